@@ -20,6 +20,7 @@ mod images;
 mod rtmp;
 mod srt;
 mod websocket;
+mod relays;
 mod kinds;
 mod limits;
 mod edges;
@@ -56,6 +57,7 @@ fn main() {
         rtmp::cases(),
         srt::cases(),
         websocket::cases(),
+        relays::cases(),
         kinds::cases(),
         limits::cases(),
         mistakes::cases(),

@@ -10,7 +10,9 @@ mod ports;
 pub mod proxy;
 pub mod relay;
 pub mod rtmp_server;
+pub mod signal_proxy;
 pub mod srt_server;
+pub mod turn_server;
 pub mod websocket_server;
 
 use std::ffi::OsString;
@@ -25,6 +27,9 @@ use crate::process::{Process, kill_marked, marked, new_mark};
 use crate::twirp::{Api, get};
 
 use ports::free_port;
+
+/// An address of TEST-NET-1 (RFC 5737): nothing answers there.
+pub const HIDDEN: &str = "192.0.2.1";
 
 const START_TIMEOUT: Duration = Duration::from_secs(20);
 
@@ -77,10 +82,25 @@ impl TestServers {
         Self::start_on("127.0.0.1", extra).await
     }
 
-    /// Starts both; no media gets through: livekit-server names an address of TEST-NET-1 (RFC 5737) for it and, as ICE
-    /// lite, sends no checks of its own.
+    /// Starts both; no media gets through: livekit-server names [`HIDDEN`] for it and, as ICE lite, sends no checks of its
+    /// own.
     pub async fn without_media() -> Result<Self> {
-        Self::start_on("192.0.2.1", "  use_ice_lite: true").await
+        Self::start_on(HIDDEN, "  use_ice_lite: true").await
+    }
+
+    /// As [`without_media`](Self::without_media), and with these TURN servers: items of a list in YAML.
+    pub async fn hidden_but_for(turn_servers: &str) -> Result<Self> {
+        Self::start_on(HIDDEN, &format!("  use_ice_lite: true\n  turn_servers:\n{turn_servers}")).await
+    }
+
+    /// Starts both, with the TURN server that livekit-server has built in: over UDP, and for peers on this machine.
+    pub async fn with_turn() -> Result<Self> {
+        let port = free_port()?;
+        Self::start(&format!(
+            "turn:\n  enabled: true\n  udp_port: {port}\n  bind_addresses: [\"127.0.0.1\"]\n  \
+             allow_restricted_peer_cidrs: [\"127.0.0.0/8\"]\n"
+        ))
+        .await
     }
 
     async fn start_on(node_ip: &'static str, extra: &str) -> Result<Self> {

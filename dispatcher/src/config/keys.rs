@@ -171,7 +171,7 @@ section!(
     Used "how long a store may fail after the end of a recording; while it goes on, as long as the spool has room" outage: GoDuration,
     Used "how long the first store may fail before the backup takes over" backup_after: GoDuration,
     Used "stores are tried before the room is joined, so that a wrong bucket fails at once" write_check: bool,
-    Used "PEM file with certificate authorities that servers of `rtmps` and `wss` streams are checked against beside those of the system; read by the dispatcher" stream_ca_file: PathBuf,
+    Used "PEM file with certificate authorities that servers of `rtmps` and `wss` streams and TURN servers are checked against beside those of the system; read by the dispatcher" stream_ca_file: PathBuf,
     Used "any certificate of a stream's server will do: the stream and its key go to whatever server answers" stream_tls_skip_verify: bool,
     Used "while a stream is watched and the machine cannot keep up, pictures are left out early, also of files and segments beside it; `false`: these come first, and the stream is late" streams_thin_files: bool,
     Used "a picture of each recording beside it: `{name}.jpg`. This and the next two are made of decoded pictures: beside a picture that is copied they cost its decoding, and a single Track has none" poster: bool,

@@ -20,6 +20,7 @@ pub mod encode;
 pub mod encoded;
 pub mod key_grid;
 pub mod cadence;
+mod stream_tls;
 mod element;
 mod nal_unit;
 pub mod track;

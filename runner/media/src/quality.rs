@@ -48,6 +48,8 @@ struct TrackQuality {
     screen: bool,
     /// Published and not muted: a frame is to be expected.
     here: bool,
+    /// Not asked for: what does not come is not missing.
+    paused: bool,
     last: Option<MediaTime>,
     frames: u64,
     cadence: Cadence,
@@ -71,7 +73,7 @@ impl TrackQuality {
     }
 
     fn overdue(&self, at: MediaTime) -> Option<u64> {
-        let last = self.last.filter(|_| self.here && self.video && !self.screen)?;
+        let last = self.last.filter(|_| self.here && self.video && !self.screen && !self.paused)?;
         Some(at.ns_since(last))
     }
 }
@@ -89,6 +91,15 @@ pub struct QualityMeter {
 }
 
 impl QualityMeter {
+    /// The server is asked for its pictures, or asked to send none.
+    pub fn asked(&mut self, track: TrackId, paused: bool) {
+        if let Some(stats) = self.tracks.get_mut(&track)
+            && std::mem::replace(&mut stats.paused, paused) != paused
+        {
+            stats.last = None;
+        }
+    }
+
     /// Every event that is recorded, in order.
     pub fn take(&mut self, timed: &TimelineEvent) {
         match timed {
@@ -339,6 +350,22 @@ mod tests {
         joins(&mut meter, TrackSource::Camera, 6000);
         (0..90).for_each(|n| meter.take(&video(6000 + n * 33)));
         assert_eq!(fault(&meter), CLEAN);
+    }
+
+    #[test]
+    fn what_is_not_asked_for_is_not_missing() {
+        let mut meter = meter();
+        (0..90).for_each(|n| meter.take(&video(n * 33)));
+        meter.asked(TrackId(1), true);
+        // On their way when the server was told.
+        (90..95).for_each(|n| meter.take(&video(n * 33)));
+        complete_to(&mut meter, 60_000);
+        assert_eq!(fault(&meter), CLEAN);
+        meter.asked(TrackId(1), false);
+        (0..90).for_each(|n| meter.take(&video(60_000 + n * 33)));
+        assert_eq!(fault(&meter), CLEAN);
+        meter.take(&video(70_000));
+        assert_eq!(fault(&meter).0, 1);
     }
 
     #[test]

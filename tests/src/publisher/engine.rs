@@ -111,6 +111,7 @@ pub struct Engine {
     answered: bool,
     connected: bool,
     encrypted: bool,
+    finds: Option<&'static str>,
     loss: f64,
     rng: SmallRng,
     dark: bool,
@@ -177,6 +178,7 @@ impl Engine {
             answered: false,
             connected: false,
             encrypted: publisher_options.encrypted,
+            finds: publisher_options.finds,
             loss: publisher_options.loss,
             rng: SmallRng::seed_from_u64(publisher_options.seed),
             dark: false,
@@ -400,8 +402,8 @@ impl Engine {
             }
             SignalResponse::Trickle(trickle) if trickle.target == PUBLISHER => {
                 let init: serde_json::Value = serde_json::from_str(&trickle.candidate_init).unwrap_or_default();
-                let text = init["candidate"].as_str().unwrap_or_default();
-                if let Ok(candidate) = Candidate::from_sdp_string(text)
+                let text = self.found(init["candidate"].as_str().unwrap_or_default());
+                if let Ok(candidate) = Candidate::from_sdp_string(&text)
                     && candidate.proto() == Protocol::Udp
                 {
                     if self.answered {
@@ -450,7 +452,7 @@ impl Engine {
     }
 
     fn accept(&mut self, sdp: &str) -> Result<()> {
-        let answer = SdpAnswer::from_sdp_string(sdp).context("read the answer")?;
+        let answer = SdpAnswer::from_sdp_string(&self.found(sdp)).context("read the answer")?;
         let Some(pending) = self.pending.take() else { return Ok(()) };
         self.rtc.sdp_api().accept_answer(pending, answer).context("accept the answer")?;
         self.answered = true;
@@ -467,6 +469,11 @@ impl Engine {
             }
         }
         Ok(())
+    }
+
+    /// Candidates where [`PublisherOptions::finds`] finds them.
+    fn found(&self, candidates: &str) -> String {
+        self.finds.map_or_else(|| candidates.to_owned(), |hidden| candidates.replace(hidden, "127.0.0.1"))
     }
 
     fn next_due(&self) -> Option<Instant> {

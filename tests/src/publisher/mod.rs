@@ -33,6 +33,8 @@ pub struct PublisherOptions {
     pub agent: bool,
     /// Says of its tracks that they are end-to-end encrypted; what it sends is not.
     pub encrypted: bool,
+    /// Finds the media ports of a server on this machine that names this address for them.
+    pub finds: Option<&'static str>,
     /// Its clock is ahead of this machine's, seconds.
     pub clock_ahead: f64,
     /// Its clock runs too fast, parts per million.
@@ -47,7 +49,16 @@ pub struct PublisherOptions {
 
 impl Default for PublisherOptions {
     fn default() -> Self {
-        Self { agent: false, encrypted: false, clock_ahead: 0.0, clock_ppm: 0.0, loss: 0.0, seed: 1, retransmits: true }
+        Self {
+            agent: false,
+            encrypted: false,
+            finds: None,
+            clock_ahead: 0.0,
+            clock_ppm: 0.0,
+            loss: 0.0,
+            seed: 1,
+            retransmits: true,
+        }
     }
 }
 

@@ -51,7 +51,7 @@ pub use self::event::CompositorEvent;
 pub use self::inputs::Compositor;
 pub use self::policy::degradation::{DegradationBounds, LiveRule};
 pub use self::policy::layer_request::LayerRequest;
-pub use self::policy::layout::{Arrangement, Size};
+pub use self::policy::layout::{Arrangement, Size, expected_tile};
 pub use self::policy::start::{Candidate, Prelude, StartRule};
 pub use self::stats::CompositorStats;
 pub use self::sync::backlog::BacklogStats;

@@ -79,8 +79,8 @@ mod tests {
 
     use super::super::ring::{RingBounds, UnitRing};
     use super::super::stream::StreamReporter;
-    use super::super::stream_tls::StreamTls;
     use super::*;
+    use crate::stream_tls::StreamTls;
 
     #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
     #[error("fault {0}")]

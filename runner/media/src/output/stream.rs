@@ -8,8 +8,8 @@ use spillway_plan::Secret;
 
 use super::mute_log::MuteLog;
 use super::ring::UnitRing;
-use super::stream_tls::StreamTls;
 use crate::encoded::EncodedFormat;
+use crate::stream_tls::StreamTls;
 use crate::units::MediaTime;
 
 /// How a stream gets on. Texts go to the user and have no key.

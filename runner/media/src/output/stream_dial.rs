@@ -11,7 +11,7 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tracing::debug;
 
-use super::stream_tls::StreamTls;
+use crate::stream_tls::StreamTls;
 
 /// A server whose machine is gone ends the connection with `ETIMEDOUT` after this, where Linux would try for 15 minutes.
 const USER_TIMEOUT: Duration = Duration::from_secs(4);

@@ -14,9 +14,9 @@ use tracing::{debug, warn};
 use super::mute_log::MuteLog;
 use super::ring::{RingBounds, UnitRing};
 use super::stream::{KeyFrameFn, StreamContext, StreamEnd, StreamEvent, StreamEventFn, StreamReporter};
-use super::stream_tls::StreamTls;
 use super::{rtmp, srt, websocket};
 use crate::encoded::EncodedFormat;
+use crate::stream_tls::StreamTls;
 
 /// All streams of a recording. Dropping it cuts every connection at once; for an ordinary end their rings are ended and
 /// [`StreamEvent::Ended`] is waited for, which comes within 3 s.

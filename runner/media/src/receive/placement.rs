@@ -94,6 +94,10 @@ pub(super) struct TrackState {
     told_too_large: bool,
     /// The most that a frame was shown earlier than decoded.
     reorder_ns: u64,
+    /// The server was asked to send nothing of it. Until the first frame after it was asked for it again.
+    paused: bool,
+    /// It is asked for again.
+    waking: bool,
     pub(super) stats: TrackStats,
     /// Counts of streams that are over.
     pub(super) past: ReorderCounts,
@@ -161,6 +165,8 @@ impl TrackPlacement {
             absent: false,
             told_too_large: false,
             reorder_ns: 0,
+            paused: false,
+            waking: false,
             stats: TrackStats::default(),
             past: ReorderCounts::default(),
         };
@@ -283,13 +289,14 @@ impl TrackPlacement {
                 let track = known.track(stream.track, form.codec, form.channels);
                 self.out.push_back(TimelineEvent::Joined { track, at: place });
             }
-            if let Some(last) = known.last {
+            if let Some(last) = known.last.filter(|_| !known.paused) {
                 let step = place.ns_since(last) as f64;
                 known.interval =
                     if known.interval == 0.0 { step } else { known.interval + (step - known.interval) * 0.1 };
             }
             known.last = Some(place);
             known.last_arrival = unit.at;
+            known.paused &= !std::mem::take(&mut known.waking);
             if self.complete.is_none_or(|complete| place >= complete) {
                 known.behind_since = None;
             } else if unit.at.saturating_sub(*known.behind_since.get_or_insert(unit.at)) >= BEHIND {
@@ -326,6 +333,7 @@ impl TrackPlacement {
     /// While our own connection is in trouble, a regular track that is silent is not there.
     fn is_cut_off(&self, known: &TrackState, at: SourceTime) -> bool {
         self.trouble
+            && !known.paused
             && (known.interval as u64) < REGULAR
             && at.saturating_sub(known.last_arrival) >= self.options.reorder_wait
     }
@@ -348,6 +356,14 @@ impl TrackPlacement {
         let track = known.track(id, Codec::Opus, OPUS_CHANNELS);
         self.out.push_back(TimelineEvent::Joined { track, at });
         self.out.push_back(TimelineEvent::Muted { track: id, at, muted: true });
+    }
+
+    /// Whether the server is asked for its frames: what is not asked for is not waited for.
+    pub(super) fn ask_for(&mut self, id: TrackId, wanted: bool) {
+        if let Some(known) = self.tracks.get_mut(&id) {
+            known.paused |= !wanted;
+            known.waking = wanted && known.paused;
+        }
     }
 
     pub(super) fn absent(&mut self, id: TrackId, muted: bool) {
@@ -405,7 +421,8 @@ impl TrackPlacement {
                 // Not placed yet, and its place is not far before its arrival.
                 complete = complete.min(session(unit.at.saturating_sub(MARGIN)));
             }
-            let waited_for = known.joined.is_some() && !known.absent && (known.interval as u64) < REGULAR;
+            let is_here = known.joined.is_some() && !known.absent && !known.paused;
+            let waited_for = is_here && (known.interval as u64) < REGULAR;
             if waited_for && let Some(last) = known.last {
                 let talks = at.saturating_sub(known.came) < TALKS;
                 // What is decoded later may be shown earlier.

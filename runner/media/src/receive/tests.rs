@@ -439,6 +439,32 @@ fn while_the_connection_is_in_trouble_a_silent_track_becomes_absent_before_the_o
     assert!(complete.ns() > ms(2700).as_nanos() as u64);
 }
 
+#[test]
+fn a_picture_that_is_not_asked_for_is_not_waited_for() {
+    let end = |is_paused: bool| {
+        let mut receiver = opened();
+        play(&mut receiver, 0, 25, |_, _| false);
+        receiver.ask_for(TrackId(1), !is_paused);
+        for n in 50..150 {
+            receiver.push(sound(n), ms(n * 20));
+            receiver.tick(ms(n * 20));
+        }
+        (watermark(&taken(&mut receiver)).unwrap(), receiver)
+    };
+    let (waited, _) = end(false);
+    assert!(waited.ns() < ms(2600).as_nanos() as u64, "{waited:?}");
+    let (complete, mut receiver) = end(true);
+    assert!(complete.ns() > ms(2700).as_nanos() as u64, "{complete:?}");
+    // Nor is it while its first picture is on its way.
+    receiver.ask_for(TrackId(1), true);
+    for n in 150..160 {
+        receiver.push(sound(n), ms(n * 20));
+        receiver.tick(ms(n * 20));
+    }
+    let complete = watermark(&taken(&mut receiver)).unwrap();
+    assert!(complete.ns() > ms(2900).as_nanos() as u64, "{complete:?}");
+}
+
 /// A second of both tracks, which then leave; from there on the recording stands still for 5 s.
 fn held() -> TrackReceiver {
     let mut receiver = opened();

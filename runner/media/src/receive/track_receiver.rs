@@ -204,9 +204,9 @@ impl TrackReceiver {
         self.streams.iter().filter(move |(_, stream)| stream.track == track).map(|(ssrc, _)| *ssrc)
     }
 
-    /// Sid of a track's newest publication.
-    pub fn sid_of(&self, track: TrackId) -> Option<&str> {
-        self.placement.tracks.get(&track).map(|known| known.publication.sid.as_str())
+    /// Whether the server is asked for the frames of this track.
+    pub fn ask_for(&mut self, track: TrackId, wanted: bool) {
+        self.placement.ask_for(track, wanted);
     }
 
     /// A track's newest publication.
@@ -267,7 +267,7 @@ impl TrackReceiver {
 
     fn open(&mut self, ssrc: Ssrc, publication: Publication, at: SourceTime) {
         if let Some(stream) = self.streams.get(&ssrc) {
-            if self.sid_of(stream.track) == Some(publication.sid.as_str()) {
+            if self.publication_of(stream.track).is_some_and(|known| known.sid == publication.sid) {
                 return;
             }
             self.close(ssrc, at);

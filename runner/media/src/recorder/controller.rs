@@ -301,9 +301,11 @@ impl RecorderController {
         match event {
             CompositorEvent::Started { at } => recorder.began(at),
             CompositorEvent::LayerRequest(request) => {
+                recorder.asked(request);
                 if let Some(room) = &self.room {
                     match request {
                         LayerRequest::Prefer { track, width, height } => room.prefer(track, width, height),
+                        LayerRequest::Pause { track } => room.pause(track),
                         LayerRequest::KeyFrame { track } => room.ask_keyframe(track),
                     }
                 }

@@ -15,6 +15,7 @@ use crate::encode::{AudioInputFormat, Colour, VideoInputFormat};
 use crate::encoded::{EncodedFormat, StreamNumber};
 use crate::key_grid::KeyGrid;
 use crate::output::PipelinePlan;
+use crate::source::room::ExpectedPictures;
 
 /// Between two lines of the grid unless asked otherwise.
 const KEY_FRAME_INTERVAL_NS: u64 = 2_000_000_000;
@@ -148,6 +149,13 @@ pub(super) fn picture_options(plan: &EgressPlan) -> Option<VideoMixerOptions> {
         arrangement,
         key_grid: key_grid(plan),
     })
+}
+
+/// What a room is asked for at subscription. `None` where a picture is copied, or may be: then the best layer is wanted.
+pub(super) fn expected_pictures(plan: &EgressPlan) -> Option<ExpectedPictures> {
+    let is_composed = matches!(plan.picture, Some(VideoPlan::Composed { .. }));
+    let VideoMixerOptions { arrangement, size, framerate, .. } = picture_options(plan).filter(|_| is_composed)?;
+    Some(ExpectedPictures { arrangement, size, framerate })
 }
 
 /// The pictures of this recording, if any are composed or could be: what goes into the encoder, or, where none runs, what

@@ -262,6 +262,15 @@ impl SourceRecorder {
         TakeOutcome::Went
     }
 
+    /// The compositor asks this of the room.
+    pub fn asked(&mut self, request: LayerRequest) {
+        match request {
+            LayerRequest::Prefer { track, .. } => self.meter.asked(track, false),
+            LayerRequest::Pause { track } => self.meter.asked(track, true),
+            LayerRequest::KeyFrame { .. } => {}
+        }
+    }
+
     /// The compositor has decided where the recording begins.
     pub fn began(&mut self, at: MediaTime) {
         self.origin.get_or_insert(at);

@@ -110,6 +110,23 @@ pub fn place(arrangement: Arrangement, canvas: Size, tiles: &[Tile<'_>], speaker
     }
 }
 
+/// Size of the place that a camera or screen share will have that is the last of `tiles`; `None`: it will have none. Nobody
+/// speaks.
+pub fn expected_tile(arrangement: Arrangement, canvas: Size, tiles: usize, screen: bool) -> Option<Size> {
+    let tile = |index: usize| Tile {
+        track: TrackId(index as u32),
+        identity: "",
+        screen: screen && index + 1 == tiles,
+        size: Size { width: 1280, height: 720 },
+        came: index as u64,
+        fresh: true,
+    };
+    let others: Vec<Tile<'_>> = (0..tiles).map(tile).collect();
+    let own = others.last()?.track;
+    let placed = place(arrangement, canvas, &others, None).into_iter().find(|placed| placed.track == own)?;
+    Some(Size { width: placed.rect.width, height: placed.rect.height })
+}
+
 /// livekit/egress shows the track added or unmuted last, and black once that one is muted, stalled or gone, even when
 /// another video of the same participant is live. Here the newest live one is shown, whichever that is at the moment.
 fn single(canvas: Size, tiles: &[Tile<'_>]) -> Option<PlacedTile> {
@@ -141,9 +158,7 @@ fn on_stage(tiles: &[Tile<'_>], speaker: Option<&str>) -> Option<usize> {
 
 fn grid(canvas: Size, tiles: &[Tile<'_>], speaker: Option<&str>) -> Vec<PlacedTile> {
     let columns = columns(canvas, tiles.len());
-    let most_rows = (canvas.height / SMALLEST).max(1) as usize;
-    let most = MOST_IN_GRID.min(columns as usize * most_rows);
-    let shown = visible(tiles, most, speaker);
+    let shown = visible(tiles, most_in_grid(canvas, tiles.len()), speaker);
     let rows = (shown.len() as u32).div_ceil(columns).max(1);
     let (width, left) = cells(canvas.width, columns);
     let (height, top) = cells(canvas.height, rows);
@@ -156,6 +171,23 @@ fn grid(canvas: Size, tiles: &[Tile<'_>], speaker: Option<&str>) -> Vec<PlacedTi
             placed(tile, Rect { x, y, width, height })
         })
         .collect()
+}
+
+fn most_in_grid(canvas: Size, tiles: usize) -> usize {
+    let most_rows = (canvas.height / SMALLEST).max(1) as usize;
+    MOST_IN_GRID.min(columns(canvas, tiles) as usize * most_rows)
+}
+
+/// How many cameras are visible, the one on the stage among them.
+pub fn places(arrangement: Arrangement, canvas: Size, tiles: &[Tile<'_>]) -> usize {
+    let Arrangement::Tiles(LayoutName { shape, .. }) = arrangement else { return usize::MAX };
+    let has_screen = tiles.iter().any(|tile| tile.screen);
+    match shape {
+        // Who speaks is shown, whatever the order.
+        LayoutShape::SingleSpeaker => usize::MAX,
+        LayoutShape::Grid if !has_screen => most_in_grid(canvas, tiles.len()),
+        LayoutShape::Grid | LayoutShape::Speaker => MOST_IN_CAROUSEL + usize::from(!has_screen),
+    }
 }
 
 /// The template's breakpoints: more columns want a wider canvas. Two on a tall canvas stand one above the other.

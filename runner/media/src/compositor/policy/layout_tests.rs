@@ -296,3 +296,21 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn the_place_that_a_new_track_will_have_is_known_before_it_has_a_picture() {
+    let expected = |arrangement, tiles, screen| {
+        expected_tile(arrangement, HD, tiles, screen).map(|size| (size.width, size.height))
+    };
+    assert_eq!(expected(GRID, 1, false), Some((1280, 720)));
+    let four = rects(GRID, HD, &cameras(4), None)[3].1;
+    assert_eq!(expected(GRID, 4, false), Some((four.width, four.height)));
+    assert!(expected(GRID, 25, false).is_some_and(|(width, _)| width < 300));
+    assert_eq!(expected(GRID, 26, false), None);
+    let stage = rects(SPEAKER, HD, &cameras(3), None)[0].1;
+    assert_eq!(expected(SPEAKER, 3, true), Some((stage.width, stage.height)), "a screen share is shown large");
+    assert!(expected(SPEAKER, 3, false).is_some_and(|(width, _)| width < 300));
+    assert_eq!(expected(SPEAKER, 9, false), None);
+    assert_eq!(expected(SINGLE_SPEAKER, 2, false), None);
+    assert_eq!(expected(GRID, 0, false), None);
+}

@@ -2,6 +2,7 @@
 
 pub(super) mod start;
 pub(super) mod layer_request;
+pub(super) mod page;
 pub(super) mod layout;
 pub(super) mod focus;
 pub(super) mod degradation;

@@ -146,3 +146,42 @@ fn a_camera_with_a_picture_in_three_seconds_does_not_freeze_and_a_stalled_one_do
     assert!(freeze(&[0, 3, 6, 9, 12, 15, 18]) <= 1000);
     assert!((8900..9100).contains(&freeze(&[0, 1, 2, 3, 4, 13, 14, 15, 16, 17, 18, 19])));
 }
+
+#[test]
+fn who_has_no_place_is_not_asked_for_and_comes_back_by_speaking() {
+    let luma = |id: u32| 30 + 25 * id as u8;
+    let script = (1..=6).fold(TestScript::default(), |script, id| {
+        let clip = video(Codec::Vp8, (160, 90), 10, 10, luma(id));
+        // The server does as it is asked.
+        let until = if id >= 5 { 5500 } else { 10_000 };
+        let joined = script.joins(ms(0), track(id, Codec::Vp8, &format!("p{id}"), TrackSource::Camera));
+        joined.sends(id, &clip, ms(0), ms(until))
+    });
+    let script = script.say(ms(9000), TimelineEvent::Speakers { at: ms(9000), identities: vec!["p6".to_owned()] });
+    let made = make(options(tiles(LayoutShape::Speaker)), script.ticking(ms(20), ms(10_000)), ms(10_000));
+    let asked: Vec<LayerRequest> = made
+        .events
+        .iter()
+        .filter_map(|event| match event {
+            CompositorEvent::LayerRequest(request @ (LayerRequest::Prefer { .. } | LayerRequest::Pause { .. })) => {
+                Some(*request)
+            }
+            _ => None,
+        })
+        .collect();
+    let paused: Vec<TrackId> = asked
+        .iter()
+        .filter_map(|request| match request {
+            LayerRequest::Pause { track } => Some(*track),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(paused, [TrackId(5), TrackId(6)], "{asked:?}");
+    let shown_large =
+        |request: &LayerRequest| matches!(request, LayerRequest::Prefer { track: TrackId(6), width: 200..=300, .. });
+    assert!(asked.iter().any(shown_large), "{asked:?}");
+    let stage = |ms: usize| made.luma(ms * 30 / 1000, 200, 90);
+    assert!(near(stage(8900), luma(1)));
+    // Its last picture stands until a newer one is there.
+    assert!(near(stage(9500), luma(6)), "{}", stage(9500));
+}

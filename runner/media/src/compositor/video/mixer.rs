@@ -19,6 +19,7 @@ use crate::compositor::policy::focus::Focus;
 use crate::compositor::policy::layer_request::LayerRequests;
 use crate::compositor::policy::layout::{self, Arrangement, PlacedTile, Rect, Size, TileDrawing};
 use crate::compositor::policy::pacing::{output_number, output_time};
+use crate::compositor::policy::page::PageOrder;
 use crate::compositor::stats::StatsCounter;
 use crate::compositor::sync::decoded_queue::DecodedQueue;
 use crate::compositor::sync::inbox::Inbox;
@@ -88,6 +89,7 @@ pub struct VideoMixer {
     degradation: DegradationPolicy,
     requests: LayerRequests,
     focus: Focus,
+    page: PageOrder,
     inputs: Vec<VideoInput>,
     orders: HashMap<TrackId, usize>,
     came: u64,
@@ -124,6 +126,7 @@ impl VideoMixer {
             degradation: DegradationPolicy::default(),
             requests: LayerRequests::default(),
             focus: Focus::default(),
+            page: PageOrder::default(),
             inputs: Vec::new(),
             orders: HashMap::new(),
             came: 0,
@@ -329,13 +332,17 @@ impl VideoMixer {
             .collect();
         // A decoder thread that has not ended yet beside the one that replaces it: one tile per track.
         tiles.dedup_by_key(|tile| tile.track);
+        let places = layout::places(self.options.arrangement, self.options.size, &tiles);
+        self.page.arrange(&mut tiles, &self.orders, places, speaker, at);
         layout::place(self.options.arrangement, self.options.size, &tiles, speaker)
     }
 
     fn request(&mut self, at: MediaTime, placed: &[PlacedTile], level: DegradationLevel) {
         let live = self.inputs.iter().filter(|input| input.current.is_some());
         let tracks: Vec<TrackId> = live.map(|input| input.track.id).collect();
-        for request in self.requests.on(at, &tracks, placed, level) {
+        // Where one source is shown at a time, another one stands in as soon as it stalls.
+        let pauses = matches!(self.options.arrangement, Arrangement::Tiles(_));
+        for request in self.requests.on(at, &tracks, placed, pauses, level) {
             (self.tell)(CompositorEvent::LayerRequest(request));
         }
     }

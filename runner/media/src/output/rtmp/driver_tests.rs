@@ -19,7 +19,7 @@ use crate::output::attempts::publish;
 use crate::output::ring::{RingBounds, UnitRing};
 use crate::output::stream::StreamReporter;
 use crate::output::stream_dial::DialError;
-use crate::output::stream_tls::StreamTls;
+use crate::stream_tls::StreamTls;
 use crate::track::Codec;
 
 /// Hands the server's end of each connection to the test; refuses when the test takes no more.

@@ -15,7 +15,7 @@ use crate::output::attempts::publish;
 use crate::output::ring::{RingBounds, UnitRing};
 use crate::output::stream::StreamReporter;
 use crate::output::stream_dial::DialError;
-use crate::output::stream_tls::StreamTls;
+use crate::stream_tls::StreamTls;
 
 const URL: &str = "srt://h:9000?passphrase=canary-0123&streamid=canary-id";
 

@@ -19,8 +19,8 @@ use crate::output::mute_log::MuteLog;
 use crate::output::ring::{RingBounds, UnitRing};
 use crate::output::stream::{StreamEnd, StreamReporter};
 use crate::output::stream_dial::DialError;
-use crate::output::stream_tls::StreamTls;
 use crate::output::websocket::{KEPT_NS, send};
+use crate::stream_tls::StreamTls;
 
 const URL: &str = "ws://user:canary-0@h/audio?token=canary-1";
 const BLOCK_MS: u64 = 20;

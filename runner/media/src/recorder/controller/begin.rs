@@ -13,12 +13,13 @@ use tracing::debug;
 use super::end::ORPHAN_DRAIN_TIMEOUT;
 use super::{CONTINUE, Flow, RecorderController, failed};
 use crate::output::{Fanout, FileTakerOptions};
-use crate::recorder::formats::{canvas, file_streams, inputs, is_watched, join_waits};
+use crate::recorder::formats::{canvas, expected_pictures, file_streams, inputs, is_watched, join_waits};
 use crate::recorder::input::RecorderInput;
 use crate::recorder::mode::{self, TrackSurvey};
 use crate::recorder::recorded_file::{AskedFile, FilePlace, OpeningFiles, RecordedFile};
 use crate::recorder::source_recorder::{RawPictureOutputs, SourceRecorder};
 use crate::source::room::{JoinOptions, Room};
+use crate::stream_tls::StreamTls;
 use crate::track::TimelineEvent;
 
 /// The room's way to us. However the room ends, a panic included, we hear that it is gone.
@@ -46,6 +47,8 @@ impl RecorderController {
         options.appear = Duration::from_millis(self.start.settings.appear_ms);
         options.waits_for_return = !is_watched(plan);
         options.return_grace = Duration::from_millis(self.start.settings.return_grace_ms);
+        options.expected = expected_pictures(plan);
+        options.tls = StreamTls::new(self.start.settings.streams.clone());
         let sender = RoomSender(self.tell.clone());
         match Room::join(options, move |deliveries| sender.0.send(RecorderInput::Room(deliveries)).is_ok()) {
             Ok(room) => self.room = Some(room),

@@ -6,8 +6,21 @@ use std::time::{Duration, Instant};
 use spillway_ipc::MediaEndReason;
 use spillway_plan::{Secret, Source};
 
+use crate::compositor::{Arrangement, Size};
 use crate::receive::TrackStats;
+use crate::stream_tls::StreamTls;
 use crate::track::{Codec, TimelineEvent, TrackId};
+
+/// Pictures that will be made of what a room has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ExpectedPictures {
+    /// Which tracks are shown where.
+    pub arrangement: Arrangement,
+    /// Of the canvas.
+    pub size: Size,
+    /// Pictures a second.
+    pub framerate: u32,
+}
 
 /// How to join, and what to record.
 pub struct JoinOptions {
@@ -40,6 +53,10 @@ pub struct JoinOptions {
     /// Meanwhile the recording stands still, so that it ends where the participant left if it does not return. Nothing that
     /// is watched live can do so.
     pub waits_for_return: bool,
+    /// Of each picture as much is asked for at subscription as these need. `None`: pictures are copied, or may be.
+    pub expected: Option<ExpectedPictures>,
+    /// How TURN servers are authenticated that are reached over TLS.
+    pub tls: StreamTls,
     /// Keep everything that arrives in this file, for [`crate::source::replay::Replay`].
     pub dump: Option<PathBuf>,
 }
@@ -63,6 +80,8 @@ impl JoinOptions {
             best_layer_of: vec![],
             return_grace: Duration::from_secs(10),
             waits_for_return: true,
+            expected: None,
+            tls: StreamTls::default(),
             dump: None,
         }
     }
@@ -99,6 +118,7 @@ pub enum RoomMessage {
 pub(crate) enum RoomCommand {
     Keyframe(TrackId),
     Prefer { track: TrackId, width: u32, height: u32 },
+    Pause(TrackId),
     Leave,
 }
 

@@ -1,25 +1,30 @@
 //! A hidden recorder in a LiveKit room.
 //!
 //! One thread with its own small runtime does everything of the room: signalling (`link`, `model`), the peer connection
-//! (`peer`, `net`, `offer`; `recovery` when it is lost) and the receiver (`crate::receive`). It never waits for its listener.
+//! (`peer`, `net`, `offer`, `turn`; `recovery` when it is lost) and the receiver (`crate::receive`). It never waits for its
+//! listener.
 
 mod drive;
 mod recovery;
 mod link;
 mod model;
 mod net;
+mod stream_link;
+mod relay_paths;
+mod turn;
+mod ice_server;
 mod poll_pace;
 mod offer;
-mod layers;
 mod peer;
 mod holdback;
 mod message;
+mod track_demand;
 
 use tokio::sync::mpsc;
 use tracing::Instrument;
 
 use self::message::RoomCommand;
-pub use self::message::{JoinOptions, RoomListener, RoomMessage};
+pub use self::message::{ExpectedPictures, JoinOptions, RoomListener, RoomMessage};
 use crate::track::TrackId;
 
 /// What can be asked of the room from any thread. Dropping it leaves.
@@ -60,6 +65,11 @@ impl Room {
     /// The picture will be shown at this size: the server sends the smallest layer that fills it.
     pub fn prefer(&self, track: TrackId, width: u32, height: u32) {
         let _ = self.commands.send(RoomCommand::Prefer { track, width, height });
+    }
+
+    /// The picture is not shown: the server sends none of it until a size is preferred, or its participant speaks.
+    pub fn pause(&self, track: TrackId) {
+        let _ = self.commands.send(RoomCommand::Pause(track));
     }
 
     /// Does not wait: what has arrived still comes, then `Ended(Stopped)`.

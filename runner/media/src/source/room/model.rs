@@ -246,10 +246,6 @@ impl RoomModel {
         Some(RoomEvent::Published { sid: sid.to_owned(), video, muted: track.muted })
     }
 
-    pub(super) fn is_video(&self, sid: &str) -> bool {
-        self.find(sid).is_some_and(|(_, track)| track.r#type() == TrackType::Video)
-    }
-
     fn find(&self, sid: &str) -> Option<(&Participant, &TrackInfo)> {
         self.participants.values().find_map(|participant| Some((participant, participant.tracks.get(sid)?)))
     }
@@ -265,6 +261,17 @@ impl RoomModel {
             size: (track.width, track.height),
             muted: track.muted,
         })
+    }
+
+    /// Whether this publication is a picture, and if so, a shared screen.
+    pub(super) fn picture(&self, sid: &str) -> Option<bool> {
+        let (_, track) = self.find(sid).filter(|(_, track)| track.r#type() == TrackType::Video)?;
+        Some(origin(track) == TrackSource::ScreenShare)
+    }
+
+    /// Pictures that are subscribed.
+    pub(super) fn pictures(&self) -> usize {
+        self.chosen.keys().filter(|sid| self.picture(sid).is_some()).count()
     }
 
     pub(super) fn subscribed(&self) -> Vec<String> {

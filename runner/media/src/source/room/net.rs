@@ -1,5 +1,5 @@
-//! Sockets of the peer connection: UDP on every local address the server is reached from, and active ICE/TCP. How often
-//! they must be read follows what the kernel gives them.
+//! Sockets of the peer connection: UDP on every local address the server is reached from, active ICE/TCP and connections to
+//! TURN servers (`stream_link`). How often they must be read follows what the kernel gives them.
 
 use std::collections::{HashMap, HashSet};
 use std::future::poll_fn;
@@ -12,14 +12,15 @@ use std::time::{Duration, Instant};
 use nix::sys::socket::{ControlMessageOwned, MsgFlags, MultiHeaders, SockaddrStorage, recvmmsg, setsockopt, sockopt};
 use nix::sys::time::TimeSpec;
 use spillway_process::clock;
-use tokio::io::{AsyncReadExt, AsyncWriteExt, Interest};
-use tokio::net::TcpStream;
+use tokio::io::Interest;
 use tokio::sync::mpsc;
-use tokio::time::timeout;
-use tracing::{debug, info, warn};
+use tracing::{info, warn};
 
+use super::ice_server::RelayServer;
 use super::offer::TcpCandidate;
 use super::poll_pace::PollPace;
+use super::stream_link::{self, ConnectionEnd, NetEvent, NetNews};
+use crate::stream_tls::StreamTls;
 
 /// Asked for; the kernel sets twice as much aside. A key frame of many tracks at once must fit while we are starved of CPU.
 const RECEIVE_BUFFER: usize = 4 << 20;
@@ -27,9 +28,6 @@ const RECEIVE_BUFFER: usize = 4 << 20;
 const USUAL_BUFFER: usize = 212_992;
 /// No datagram of use lies longer in a socket of that size.
 const LONGEST_WAIT: Duration = Duration::from_secs(60);
-const DIAL_TIMEOUT: Duration = Duration::from_secs(5);
-/// Frames that may wait for a slow TCP connection; it carries only STUN and RTCP from us.
-const TCP_OUTBOX: usize = 256;
 
 /// Datagrams taken from a socket by one call: what comes within two ticks at 10 Mbit/s.
 const BATCH: usize = 64;
@@ -42,11 +40,19 @@ pub(super) struct Net {
     calm: bool,
     /// What a socket asks for, bytes.
     receive_buffer: usize,
+    tls: StreamTls,
     pace: PollPace,
-    tcp: HashMap<SocketAddr, mpsc::Sender<Vec<u8>>>,
+    /// By our address.
+    streams: HashMap<SocketAddr, ConnectionEnd>,
     dialled: HashSet<TcpCandidate>,
-    news_in: mpsc::UnboundedSender<TcpEvent>,
-    news: mpsc::UnboundedReceiver<TcpEvent>,
+    news_in: NetNews,
+    news: mpsc::UnboundedReceiver<NetEvent>,
+}
+
+/// The socket from which an address is reached.
+pub(super) struct Listening {
+    pub(super) local: SocketAddr,
+    pub(super) is_new: bool,
 }
 
 struct Udp {
@@ -79,25 +85,20 @@ impl DatagramBatch {
     }
 }
 
-pub(super) enum TcpEvent {
-    Up { local: SocketAddr, outbox: mpsc::Sender<Vec<u8>> },
-    Received { local: SocketAddr, remote: SocketAddr, data: Vec<u8> },
-    Down { local: SocketAddr },
-}
-
 impl Net {
-    pub(super) fn new() -> Self {
-        Self::asking_for(RECEIVE_BUFFER)
+    pub(super) fn new(tls: StreamTls) -> Self {
+        Self::asking_for(RECEIVE_BUFFER, tls)
     }
 
-    fn asking_for(receive_buffer: usize) -> Self {
+    fn asking_for(receive_buffer: usize, tls: StreamTls) -> Self {
         let (news_in, news) = mpsc::unbounded_channel();
         Self {
             udp: Vec::new(),
             calm: false,
             receive_buffer,
+            tls,
             pace: PollPace::new(Instant::now()),
-            tcp: HashMap::new(),
+            streams: HashMap::new(),
             dialled: HashSet::new(),
             news_in,
             news,
@@ -114,15 +115,15 @@ impl Net {
         self.pace.took(datagrams, now);
     }
 
-    /// A socket on the address from which `remote` is reached; its address when it is a new one.
-    pub(super) fn listen_towards(&mut self, remote: SocketAddr) -> io::Result<Option<SocketAddr>> {
+    /// A socket on the address from which `remote` is reached.
+    pub(super) fn listen_towards(&mut self, remote: SocketAddr) -> io::Result<Listening> {
         let any: IpAddr = if remote.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
         // Connecting a datagram socket sends nothing; it asks the routing table.
         let probe = UdpSocket::bind((any, 0))?;
         probe.connect(remote)?;
         let ip = probe.local_addr()?.ip();
-        if self.udp.iter().any(|udp| udp.local.ip() == ip) {
-            return Ok(None);
+        if let Some(udp) = self.udp.iter().find(|udp| udp.local.ip() == ip) {
+            return Ok(Listening { local: udp.local, is_new: false });
         }
         let socket = UdpSocket::bind((ip, 0))?;
         let bytes = set_receive_buffer(&socket, self.receive_buffer);
@@ -139,7 +140,7 @@ impl Net {
         let local = socket.local_addr()?;
         let alarm = if self.calm { None } else { Some(tokio::net::UdpSocket::from_std(socket.try_clone()?)?) };
         self.udp.push(Udp { socket, local, alarm });
-        Ok(Some(local))
+        Ok(Listening { local, is_new: true })
     }
 
     /// Dials once per candidate: the server's TCP mux binds a connection to the first fragment it sees on it, and
@@ -148,26 +149,26 @@ impl Net {
         if !self.dialled.insert(params.clone()) {
             return;
         }
-        let news = self.news_in.clone();
-        tokio::spawn(async move {
-            match timeout(DIAL_TIMEOUT, TcpStream::connect(params.address)).await {
-                Ok(Ok(stream)) => {
-                    if let Err(error) = serve_tcp(stream, params.address, &news).await {
-                        debug!(%error, remote = %params.address, "media connection closed");
-                    }
-                }
-                Ok(Err(error)) => debug!(%error, remote = %params.address, "media connection refused"),
-                Err(_) => debug!(remote = %params.address, "media connection not answered"),
-            }
-        });
+        stream_link::dial(params, self.news_in.clone());
     }
 
-    pub(super) fn connected(&mut self, local: SocketAddr, outbox: mpsc::Sender<Vec<u8>>) {
-        self.tcp.insert(local, outbox);
+    /// Looks for a TURN server; `relay` is its place in the caller's list.
+    pub(super) fn reach(&self, relay: usize, server: RelayServer) {
+        stream_link::reach(relay, server, self.tls.clone(), self.news_in.clone());
+    }
+
+    pub(super) fn connected(&mut self, local: SocketAddr, end: ConnectionEnd) {
+        self.streams.insert(local, end);
     }
 
     pub(super) fn disconnected(&mut self, local: SocketAddr) {
-        self.tcp.remove(&local);
+        self.streams.remove(&local);
+    }
+
+    /// Something that came over TCP has not been given out yet.
+    pub(super) fn has_unread_stream(&self) -> bool {
+        let waits = |end: &ConnectionEnd| rustix::io::ioctl_fionread(&end.socket).is_ok_and(|bytes| bytes > 0);
+        !self.news.is_empty() || self.streams.values().any(waits)
     }
 
     pub(super) fn send_udp(&self, from: SocketAddr, to: SocketAddr, data: &[u8]) {
@@ -177,9 +178,9 @@ impl Net {
         }
     }
 
-    pub(super) fn send_tcp(&self, from: SocketAddr, data: Vec<u8>) {
-        if let Some(outbox) = self.tcp.get(&from) {
-            let _ = outbox.try_send(data);
+    pub(super) fn send_stream(&self, from: SocketAddr, data: Vec<u8>) {
+        if let Some(end) = self.streams.get(&from) {
+            let _ = end.outbox.try_send(data);
         }
     }
 
@@ -190,7 +191,7 @@ impl Net {
     }
 
     /// Until a UDP socket has something, unless we are calm, or a TCP connection has news.
-    pub(super) async fn wait(&mut self) -> Option<TcpEvent> {
+    pub(super) async fn wait(&mut self) -> Option<NetEvent> {
         let sockets = &self.udp;
         let alarmed = poll_fn(|context| {
             let mut alarms = sockets.iter().filter_map(|udp| udp.alarm.as_ref());
@@ -223,7 +224,7 @@ impl Net {
         left
     }
 
-    pub(super) fn more_tcp_news(&mut self) -> Option<TcpEvent> {
+    pub(super) fn more_news(&mut self) -> Option<NetEvent> {
         self.news.try_recv().ok()
     }
 }
@@ -291,48 +292,12 @@ fn waited(stamp: Option<Duration>, unix: Duration) -> Duration {
     if waited > LONGEST_WAIT { Duration::ZERO } else { waited }
 }
 
-/// RFC 4571: every packet behind its length.
-async fn serve_tcp(stream: TcpStream, remote: SocketAddr, news: &mpsc::UnboundedSender<TcpEvent>) -> io::Result<()> {
-    stream.set_nodelay(true)?;
-    let local = stream.local_addr()?;
-    let (reader, mut writer) = stream.into_split();
-    let (outbox, mut to_send) = mpsc::channel::<Vec<u8>>(TCP_OUTBOX);
-    if news.send(TcpEvent::Up { local, outbox }).is_err() {
-        return Ok(());
-    }
-    tokio::spawn(async move {
-        while let Some(data) = to_send.recv().await {
-            let Ok(length) = u16::try_from(data.len()) else { continue };
-            let framed = [&length.to_be_bytes()[..], &data].concat();
-            if writer.write_all(&framed).await.is_err() {
-                break;
-            }
-        }
-    });
-    let result = read_tcp(reader, local, remote, news).await;
-    let _ = news.send(TcpEvent::Down { local });
-    result
-}
-
-async fn read_tcp(
-    reader: tokio::net::tcp::OwnedReadHalf,
-    local: SocketAddr,
-    remote: SocketAddr,
-    news: &mpsc::UnboundedSender<TcpEvent>,
-) -> io::Result<()> {
-    let mut reader = tokio::io::BufReader::with_capacity(1 << 16, reader);
-    loop {
-        let length = reader.read_u16().await?;
-        let mut data = vec![0; usize::from(length)];
-        reader.read_exact(&mut data).await?;
-        if news.send(TcpEvent::Received { local, remote, data }).is_err() {
-            return Ok(());
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use tokio::io::AsyncWriteExt;
+    use tokio::net::TcpListener;
+    use tokio::time::timeout;
+
     use super::*;
 
     fn lengths(net: &Net) -> Vec<usize> {
@@ -342,8 +307,8 @@ mod tests {
     }
 
     fn net() -> (Net, SocketAddr, UdpSocket) {
-        let mut net = Net::new();
-        let local = net.listen_towards("127.0.0.1:9".parse().unwrap()).unwrap().unwrap();
+        let mut net = Net::new(StreamTls::default());
+        let local = net.listen_towards("127.0.0.1:9".parse().unwrap()).unwrap().local;
         (net, local, UdpSocket::bind("127.0.0.1:0").unwrap())
     }
 
@@ -385,8 +350,8 @@ mod tests {
 
     #[tokio::test]
     async fn the_receive_buffer_of_an_ordinary_kernel_holds_what_comes_between_two_looks() {
-        let mut net = Net::asking_for(212_992);
-        let local = net.listen_towards("127.0.0.1:9".parse().unwrap()).unwrap().unwrap();
+        let mut net = Net::asking_for(212_992, StreamTls::default());
+        let local = net.listen_towards("127.0.0.1:9".parse().unwrap()).unwrap().local;
         let server = UdpSocket::bind("127.0.0.1:0").unwrap();
         let send = |datagrams: usize| {
             for _ in 0..datagrams {
@@ -416,5 +381,31 @@ mod tests {
         assert!(batch.iter().all(|(datagram, _)| datagram.remote == server.local_addr().unwrap()));
         assert!(net.fill(&mut batch).is_none());
         assert_eq!(batch.iter().count(), 3);
+    }
+
+    #[tokio::test]
+    async fn what_waits_in_a_connection_is_seen_and_read_whole() {
+        let server = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let mut net = Net::new(StreamTls::default());
+        net.dial(TcpCandidate { address: server.local_addr().unwrap(), ufrag: "abcd".to_owned() });
+        let (mut accepted, _) = server.accept().await.unwrap();
+        let Some(NetEvent::Up { local, end }) = net.wait().await else { panic!("no connection") };
+        net.connected(local, end);
+        assert!(!net.has_unread_stream());
+        accepted.write_all(b"\0\x03one\0\x05three\0\x04cu").await.unwrap();
+        // The reader has had no turn yet.
+        while !net.has_unread_stream() {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        let mut read = Vec::new();
+        while let Ok(Some(NetEvent::Received { data, .. })) = timeout(Duration::from_millis(200), net.wait()).await {
+            read.push(data);
+        }
+        assert_eq!(read, [b"one".to_vec(), b"three".to_vec()]);
+        assert!(!net.has_unread_stream());
+        net.send_stream(local, b"rtcp".to_vec());
+        let mut sent = [0; 6];
+        tokio::io::AsyncReadExt::read_exact(&mut accepted, &mut sent).await.unwrap();
+        assert_eq!(&sent, b"\0\x04rtcp");
     }
 }

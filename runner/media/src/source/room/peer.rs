@@ -1,6 +1,7 @@
 //! The subscriber's peer connection: offers in, answers out, packets and reports in. No publisher of our own.
 
 mod negotiate;
+mod relayed;
 
 use std::collections::{BTreeSet, HashMap};
 use std::net::SocketAddr;
@@ -13,8 +14,12 @@ use str0m::{Candidate, Event, IceConnectionState, Input, Output, Rtc, RtcConfig,
 use tracing::{debug, warn};
 
 use super::holdback::NackHoldback;
-use super::net::{DatagramBatch, Net, TcpEvent};
+use super::ice_server::RelayOffer;
+use super::net::{DatagramBatch, Net};
+use super::relay_paths::RelayPaths;
+use super::stream_link::NetEvent;
 use crate::receive::event::{PayloadFormat, RoomEvent};
+use crate::stream_tls::StreamTls;
 use crate::units::{RtpTime, SeqNo, Ssrc};
 
 /// Calls for datagrams, or packets over TCP, before anything else gets its turn.
@@ -34,6 +39,7 @@ const STUN_TRIES: usize = 12;
 pub(super) struct Peer {
     rtc: Rtc,
     net: Net,
+    relays: RelayPaths,
     /// By SSRC.
     streams: HashMap<Ssrc, SubscribedStream>,
     forms: HashMap<(Mid, u8), PayloadFormat>,
@@ -89,8 +95,9 @@ pub(super) fn warm_up() {
 }
 
 impl Peer {
-    /// `server`: an address of the signalling server, the first guess at where media will come from.
-    pub(super) fn new(server: Option<SocketAddr>) -> Self {
+    /// `server`: an address of the signalling server, the first guess at where media will come from. `relays`: what there
+    /// is where no direct way leads, and `tls` how it is authenticated.
+    pub(super) fn new(server: Option<SocketAddr>, relays: RelayOffer, tls: StreamTls) -> Self {
         let now = Instant::now();
         // Without RED the server forwards the plain Opus out of it.
         let mut config = RtcConfig::new();
@@ -106,7 +113,8 @@ impl Peer {
             .build(now);
         let mut peer = Self {
             rtc,
-            net: Net::new(),
+            net: Net::new(tls),
+            relays: RelayPaths::new(relays),
             streams: HashMap::new(),
             forms: HashMap::new(),
             early_candidates: Vec::new(),
@@ -155,6 +163,11 @@ impl Peer {
         std::mem::take(&mut self.endpoints)
     }
 
+    /// Nothing more is wanted: allocations go back to their servers.
+    pub(super) fn close(&mut self) {
+        self.release_relays(Instant::now());
+    }
+
     pub(super) fn ask_keyframe(&mut self, ssrc: Ssrc) {
         if let Some(stream) = self.rtc.direct_api().stream_rx(&ssrc.get().into()) {
             stream.request_keyframe(KeyframeRequestKind::Pli);
@@ -168,7 +181,7 @@ impl Peer {
 
     /// When [`Peer::time`] wants to be called.
     pub(super) fn wake_at(&self) -> Instant {
-        self.next_timeout
+        self.relays.wake_at().map_or(self.next_timeout, |at| at.min(self.next_timeout))
     }
 
     pub(super) fn time(&mut self) {
@@ -179,10 +192,11 @@ impl Peer {
         if self.holdback.is_holding() {
             self.let_go(now);
         }
+        self.tick_relays(now);
     }
 
     /// Until something comes from the network; datagrams only during the handshake, which must be quick.
-    pub(super) async fn wait(&mut self) -> Option<TcpEvent> {
+    pub(super) async fn wait(&mut self) -> Option<NetEvent> {
         self.net.wait().await
     }
 
@@ -197,7 +211,9 @@ impl Peer {
             self.caught_up = left.unwrap_or(now);
             for (datagram, data) in batch.iter() {
                 taken += 1;
-                self.receive(Protocol::Udp, datagram.remote, datagram.local, data, datagram.at);
+                if !self.receive_relayed(datagram.local, datagram.remote, data, datagram.at) {
+                    self.receive(Protocol::Udp, datagram.remote, datagram.local, data, datagram.at);
+                }
             }
             if left.is_none() {
                 break;
@@ -214,31 +230,50 @@ impl Peer {
         self.caught_up
     }
 
-    pub(super) fn on_tcp(&mut self, first: TcpEvent) {
-        let mut next = Some(first);
-        for _ in 0..BATCH {
-            let Some(news) = next.take() else { break };
-            match news {
-                TcpEvent::Up { local, outbox } => {
-                    debug!(%local, "media connection over TCP");
-                    self.net.connected(local, outbox);
-                    match Candidate::builder().tcp().host(local).tcptype(TcpType::Active).build() {
-                        Ok(candidate) => {
-                            self.rtc.add_local_candidate(candidate);
-                            self.poll();
-                        }
-                        Err(error) => debug!(%error, %local, "no candidate"),
-                    }
-                }
-                TcpEvent::Received { local, remote, data } => {
-                    self.receive(Protocol::Tcp, remote, local, &data, Instant::now());
-                }
-                TcpEvent::Down { local } => self.net.disconnected(local),
+    /// Something that came over TCP has not been read yet.
+    pub(super) fn has_unread_stream(&self) -> bool {
+        self.net.has_unread_stream()
+    }
+
+    /// This, and what else has come over TCP.
+    pub(super) fn on_news(&mut self, first: NetEvent) {
+        let mut news = first;
+        for _ in 1..BATCH {
+            self.on_net_event(news);
+            match self.net.more_news() {
+                Some(next) => news = next,
+                None => return,
             }
-            next = self.net.more_tcp_news();
         }
-        if let Some(TcpEvent::Received { local, remote, data }) = next {
-            self.receive(Protocol::Tcp, remote, local, &data, Instant::now());
+        self.on_net_event(news);
+    }
+
+    fn on_net_event(&mut self, event: NetEvent) {
+        match event {
+            NetEvent::Up { local, end } => {
+                debug!(%local, "media connection over TCP");
+                self.net.connected(local, end);
+                match Candidate::builder().tcp().host(local).tcptype(TcpType::Active).build() {
+                    Ok(candidate) => {
+                        self.rtc.add_local_candidate(candidate);
+                        self.poll();
+                    }
+                    Err(error) => debug!(%error, %local, "no candidate"),
+                }
+            }
+            NetEvent::Received { local, remote, data } => {
+                let now = Instant::now();
+                if !self.receive_relayed(local, remote, &data, now) {
+                    self.receive(Protocol::Tcp, remote, local, &data, now);
+                }
+            }
+            NetEvent::Down { local } => self.net.disconnected(local),
+            NetEvent::RelayFound { relay, remote } => self.relay_found(relay, remote),
+            NetEvent::RelayUp { relay, local, remote, end } => {
+                self.net.connected(local, end);
+                self.relay_up(relay, local, remote);
+            }
+            NetEvent::RelayLost { relay, reason } => self.relay_lost(relay, reason),
         }
     }
 
@@ -291,7 +326,8 @@ impl Peer {
                     return;
                 }
                 Ok(Output::Transmit(it)) => match it.proto {
-                    Protocol::Tcp => self.net.send_tcp(it.source, it.contents.to_vec()),
+                    Protocol::Tcp => self.net.send_stream(it.source, it.contents.to_vec()),
+                    _ if self.send_relayed(it.source, it.destination, &it.contents) => {}
                     _ => self.net.send_udp(it.source, it.destination, &it.contents),
                 },
                 Ok(Output::Event(event)) => self.event(event),
@@ -351,5 +387,11 @@ impl Peer {
             Event::Closed => debug!("peer connection closed by the server"),
             _ => {}
         }
+    }
+}
+
+impl Drop for Peer {
+    fn drop(&mut self) {
+        self.close();
     }
 }

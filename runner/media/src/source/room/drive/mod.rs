@@ -17,16 +17,17 @@ use tokio::time::sleep_until;
 use tracing::{debug, info, warn};
 
 pub(super) use self::start::run;
-use super::layers::LayerSettings;
 use super::link::{self, JoinParams, Joined, LinkError, Reconnect};
-use super::message::{RoomCommand, RoomListener, RoomMessage};
+use super::message::{ExpectedPictures, RoomCommand, RoomListener, RoomMessage};
 use super::model::RoomModel;
-use super::net::TcpEvent;
 use super::peer::Peer;
 use super::recovery::{ConnectionState, MediaRecovery, RecoveryStep};
+use super::stream_link::NetEvent;
+use super::track_demand::TrackDemands;
 use crate::receive::TrackReceiver;
 use crate::receive::event::RoomEvent;
 use crate::source::dump::{Dump, DumpItem, DumpRecord};
+use crate::stream_tls::StreamTls;
 use crate::units::Ssrc;
 
 /// Packets sent before the news of an end may still be on their way.
@@ -39,13 +40,17 @@ const LEAST_WAIT: Duration = Duration::from_millis(1);
 /// A tick that late: we were stopped. What was sent meanwhile over TCP then comes as fast as the way allows.
 const STOPPED: Duration = Duration::from_millis(200);
 const RESUMING: Duration = Duration::from_secs(2);
+/// At a stop: for the tasks that read connections over TCP to have their turn.
+const STREAM_TURN: Duration = Duration::from_millis(5);
+/// A machine starved of CPU may have seconds of packets in its connections; a stop is not put off for ever by them.
+const MAX_DRAIN: Duration = Duration::from_millis(500);
 
 struct RoomDriver {
     model: RoomModel,
     receiver: TrackReceiver,
-    layers: LayerSettings,
     peer: Peer,
     server: Option<SocketAddr>,
+    tls: StreamTls,
     /// Zero of every arrival's time.
     began: Instant,
     params: JoinParams,
@@ -65,6 +70,11 @@ struct RoomDriver {
     /// While the participant of the recording is away, the recording stands still.
     waits_for_return: bool,
     recovery: MediaRecovery,
+    /// What is composed of pictures; `None`: they are copied, or their size is not known yet.
+    expected: Option<ExpectedPictures>,
+    /// Pictures are copied: the best layer of each is asked for.
+    wants_best: bool,
+    demands: TrackDemands,
     /// Addresses that the server named for media.
     tried: BTreeSet<String>,
     room_id: String,
@@ -144,9 +154,9 @@ impl RoomDriver {
         self.ticked + if self.receiver.is_receiving() { self.peer.poll_interval() } else { IDLE_TICK }
     }
 
-    fn network(&mut self, news: Option<TcpEvent>) {
+    fn network(&mut self, news: Option<NetEvent>) {
         match news {
-            Some(news) => self.peer.on_tcp(news),
+            Some(news) => self.peer.on_news(news),
             None => self.read(),
         }
     }
@@ -179,6 +189,7 @@ impl RoomDriver {
         self.receiver.tick(since);
         let changes = self.model.tick(since);
         self.obey(changes).await;
+        self.demand().await;
         if now >= self.next_stats {
             self.next_stats = now + STATS_EVERY;
             self.say_stats();
@@ -293,12 +304,24 @@ impl RoomDriver {
         }
     }
 
+    /// What waits in connections over TCP: their tasks read it, and they have no turn while we read datagrams.
+    async fn drain_streams(&mut self, asked: Instant) {
+        while self.peer.has_unread_stream() && asked.elapsed() < MAX_DRAIN {
+            if let Ok(news) = tokio::time::timeout(STREAM_TURN, self.peer.wait()).await {
+                self.network(news);
+                self.deliver();
+            }
+        }
+    }
+
     async fn finish(mut self) {
         let asked = Instant::now();
         while self.peer.caught_up() < asked {
             self.read();
             self.deliver();
         }
+        self.drain_streams(asked).await;
+        self.peer.close();
         let now = self.since(Instant::now());
         self.keep(now, DumpItem::Finish);
         self.receiver.finish(now);

@@ -8,9 +8,11 @@ use spillway_ipc::MediaEndReason;
 use tracing::{debug, info};
 
 use super::{LAST_PACKETS, RoomDriver};
+use crate::compositor::{Size, expected_tile};
 use crate::receive::event::RoomEvent;
 use crate::source::room::message::{RoomCommand, RoomMessage};
 use crate::source::room::model::RoomChange;
+use crate::source::room::track_demand::{TrackDemand, UNSEEN};
 use crate::units::Ssrc;
 
 /// The server throttles too; this keeps us from asking for nothing.
@@ -42,12 +44,51 @@ impl RoomDriver {
                 }
             }
             Some(RoomCommand::Prefer { track, width, height }) => {
-                let Some(publication) = self.receiver.publication_of(track) else { return };
-                let settings = self.layers.prefer(publication, (width, height));
-                self.link.client.send(Request::TrackSetting(settings)).await;
+                self.demands.ask(track, TrackDemand::Size { width, height });
+                self.demand().await;
+            }
+            Some(RoomCommand::Pause(track)) => {
+                self.demands.ask(track, TrackDemand::Paused);
+                self.demand().await;
             }
             Some(RoomCommand::Leave) | None => self.end(MediaEndReason::Stopped, Duration::ZERO),
         }
+    }
+
+    /// Tells the server what is wanted of each track and not said yet.
+    pub(super) async fn demand(&mut self) {
+        let now = self.since(Instant::now());
+        let receiver = &self.receiver;
+        let publication = |track| {
+            let publication = receiver.publication_of(track)?;
+            Some((publication.sid.as_str(), publication.identity.as_str()))
+        };
+        for (track, sid, demand) in self.demands.due(publication, now) {
+            self.receiver.ask_for(track, demand != TrackDemand::Paused);
+            self.send_demand(sid, demand).await;
+        }
+    }
+
+    /// A new subscription begins with the layer that its place needs: a room of 25 would begin with 25 large key frames
+    /// else. What is copied begins with the best one. livekit-server keeps settings that come before their subscription
+    /// (`SubscriptionManager`).
+    async fn expect_layer(&self, sid: &str) {
+        let Some(is_screen) = self.model.picture(sid) else { return };
+        let demand = match self.expected {
+            Some(expected) => {
+                let size = expected_tile(expected.arrangement, expected.size, self.model.pictures(), is_screen);
+                size.map_or(UNSEEN, |Size { width, height }| TrackDemand::Size { width, height })
+            }
+            None if self.wants_best => TrackDemand::Best,
+            None => return,
+        };
+        self.send_demand(sid.to_owned(), demand).await;
+    }
+
+    async fn send_demand(&self, sid: String, demand: TrackDemand) {
+        debug!(sid, ?demand, "track settings");
+        let fps = self.expected.map_or(0, |expected| expected.framerate);
+        self.link.client.send(Request::TrackSetting(demand.settings(sid, fps))).await;
     }
 
     pub(super) async fn obey(&mut self, changes: Vec<RoomChange>) {
@@ -63,7 +104,10 @@ impl RoomDriver {
                 }
                 RoomChange::Muted { sid, muted } => self.receive(RoomEvent::Muted { sid, muted }, now),
                 RoomChange::Left { sid } => self.receive(RoomEvent::Left { sid }, now),
-                RoomChange::Speakers(identities) => self.receive(RoomEvent::Speakers { identities }, now),
+                RoomChange::Speakers(identities) => {
+                    self.demands.speaks(&identities, now);
+                    self.receive(RoomEvent::Speakers { identities }, now);
+                }
                 RoomChange::Layout(name) => self.receive(RoomEvent::Layout { name }, now),
                 RoomChange::Waiting(message) => self.say(RoomMessage::Waiting(message)),
                 RoomChange::Noted(message) => self.say(RoomMessage::Noted(message)),
@@ -79,16 +123,12 @@ impl RoomDriver {
         }
         if !subscribe.is_empty() {
             debug!(?subscribe, "subscribing");
-            let videos = subscribe.iter().filter(|sid| self.model.is_video(sid));
-            let publications = videos.filter_map(|sid| self.model.publication(sid));
-            let settings: Vec<_> = publications.filter_map(|video| self.layers.subscribed(&video)).collect();
+            for sid in &subscribe {
+                self.expect_layer(sid).await;
+            }
             let request =
                 UpdateSubscription { track_sids: subscribe, subscribe: true, ..UpdateSubscription::default() };
             self.link.client.send(Request::Subscription(request)).await;
-            // Kept by the server until the subscription has a stream.
-            for settings in settings {
-                self.link.client.send(Request::TrackSetting(settings)).await;
-            }
         }
     }
 

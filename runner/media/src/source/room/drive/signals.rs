@@ -14,6 +14,7 @@ use tracing::{debug, info, warn};
 
 use super::{LAST_PACKETS, RoomDriver, failed};
 use crate::receive::event::RoomEvent;
+use crate::source::room::ice_server::RelayOffer;
 use crate::source::room::link::{self, Reconnect};
 use crate::source::room::message::RoomMessage;
 use crate::source::room::peer::Peer;
@@ -167,7 +168,7 @@ impl RoomDriver {
                 let now = self.since(Instant::now());
                 self.receive(RoomEvent::Interrupted, now);
                 self.tried.extend(self.peer.take_endpoints());
-                self.peer = Peer::new(self.server);
+                self.peer = Peer::new(self.server, RelayOffer::of(&self.link.response), self.tls.clone());
                 self.last_offer = None;
                 self.last_answer = None;
                 let response = &self.link.response;
@@ -182,6 +183,7 @@ impl RoomDriver {
                     count => format!(" (rejoin {count})"),
                 };
                 self.say(RoomMessage::Noted(format!("reconnected to the room after {away:.1} s{again}")));
+                self.demands.forget_told();
                 let changes = self.model.rejoined(&own, &others, other_room, now);
                 self.obey(changes).await;
             }

@@ -13,12 +13,13 @@ use tracing::warn;
 use super::{RoomDriver, STATS_EVERY, failed};
 use crate::receive::{ReceiveOptions, TrackReceiver};
 use crate::source::dump::Dump;
-use crate::source::room::layers::LayerSettings;
+use crate::source::room::ice_server::RelayOffer;
 use crate::source::room::link::{self, JoinParams};
 use crate::source::room::message::{JoinOptions, RoomCommand, RoomListener, RoomMessage};
 use crate::source::room::model::{RoomModel, RoomWaits};
 use crate::source::room::peer::Peer;
 use crate::source::room::recovery::MediaRecovery;
+use crate::source::room::track_demand::TrackDemands;
 
 /// Runs in the room's thread until the recording leaves or the room ends; `hear` gets its end in any case.
 pub(crate) async fn run(
@@ -55,9 +56,9 @@ pub(crate) async fn run(
             .begins_muted(options.begins_muted)
             .begins_without_media(options.begins_without_media)
             .best_layer_of(&options.best_layer_of),
-        layers: LayerSettings::new(!options.best_layer_of.is_empty()),
-        peer: Peer::new(server),
+        peer: Peer::new(server, RelayOffer::of(&joined.response), options.tls.clone()),
         server,
+        tls: options.tls,
         began: now,
         params,
         link: joined,
@@ -72,6 +73,9 @@ pub(crate) async fn run(
         trouble: false,
         waits_for_return: options.waits_for_return,
         recovery: MediaRecovery::default(),
+        expected: options.expected,
+        wants_best: !options.best_layer_of.is_empty(),
+        demands: TrackDemands::default(),
         tried: BTreeSet::new(),
         room_id: options.room_id.clone(),
         last_offer: None,

@@ -64,6 +64,15 @@ fn over(changes: &[RoomChange]) -> Option<&MediaEndReason> {
 }
 
 #[test]
+fn subscribed_pictures_are_counted_for_the_size_of_their_places() {
+    let mut model = model(Source::Room);
+    let tracks = [camera("TR_1"), microphone("TR_2")];
+    model.joined(&me(), &[participant("PA_a", 1, &tracks), participant("PA_b", 1, &[camera("TR_3")])], ms(0));
+    assert_eq!(model.pictures(), 2);
+    assert_eq!((model.picture("TR_1"), model.picture("TR_2"), model.picture("TR_9")), (Some(false), None, None));
+}
+
+#[test]
 fn a_room_takes_every_track_also_late_ones_and_never_ends_by_itself() {
     let mut model = model(Source::Room);
     let changes = model.joined(&me(), &[participant("PA_a", 1, &[camera("TR_1")])], ms(0));

@@ -10,7 +10,8 @@ use tracing::{debug, warn};
 
 use super::{Peer, PeerError, SubscribedStream};
 use crate::receive::event::{Publication, RoomEvent};
-use crate::source::room::offer::{self, Section};
+use crate::source::room::net::Listening;
+use crate::source::room::offer::{self, Section, TcpCandidate};
 use crate::units::Ssrc;
 
 impl Peer {
@@ -26,8 +27,9 @@ impl Peer {
             self.listen_towards(address);
         }
         for params in sections.iter().flat_map(Section::tcp_candidates).collect::<Vec<_>>() {
-            self.net.dial(params);
+            self.dial(params);
         }
+        self.relays.expect(now);
         self.endpoints.extend(sections.iter().flat_map(Section::endpoints));
         self.retire(&sections, now);
         let offer =
@@ -87,7 +89,7 @@ impl Peer {
         self.endpoints.extend(offer::endpoint(candidate));
         let ufrag = init["usernameFragment"].as_str().unwrap_or_default();
         if let Some(params) = offer::tcp_candidate(candidate, ufrag) {
-            self.net.dial(params);
+            self.dial(params);
         }
         if self.offered {
             self.add_remote(candidate);
@@ -103,16 +105,29 @@ impl Peer {
         }
     }
 
-    pub(super) fn listen_towards(&mut self, remote: SocketAddr) {
-        match self.net.listen_towards(remote) {
-            Ok(Some(local)) => match Candidate::host(local, "udp") {
+    fn dial(&mut self, params: TcpCandidate) {
+        if !self.relays.are_forced() {
+            self.net.dial(params);
+        }
+    }
+
+    /// The address of ours from which this one is reached over UDP.
+    pub(super) fn listen_towards(&mut self, remote: SocketAddr) -> Option<SocketAddr> {
+        let Listening { local, is_new } = match self.net.listen_towards(remote) {
+            Ok(listening) => listening,
+            Err(error) => {
+                debug!(%error, %remote, "no way there over UDP");
+                return None;
+            }
+        };
+        if is_new && !self.relays.are_forced() {
+            match Candidate::host(local, "udp") {
                 Ok(candidate) => {
                     self.rtc.add_local_candidate(candidate);
                 }
                 Err(error) => debug!(%error, %local, "no candidate"),
-            },
-            Ok(None) => {}
-            Err(error) => debug!(%error, %remote, "no way there over UDP"),
+            }
         }
+        Some(local)
     }
 }

@@ -1,5 +1,5 @@
-//! How servers of encrypted streams are authenticated: by the system's authorities, a private one beside them, or not at
-//! all. The certificates are read once, for the first stream that needs them, in the streams' thread.
+//! How servers of encrypted streams and TURN servers are authenticated: by the system's authorities, a private one beside
+//! them, or not at all. The certificates are read once, for the first connection that needs them.
 
 use std::sync::{Arc, OnceLock};
 
@@ -10,7 +10,7 @@ use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
 use spillway_ipc::StreamSettings;
 
-/// TLS of all streams of a recording.
+/// TLS of all streams and relays of a recording.
 #[derive(Clone, Debug, Default)]
 pub struct StreamTls {
     settings: StreamSettings,
