@@ -213,7 +213,7 @@ fn replay(
     });
     add_files(&fanout, folder)?;
     let log = StreamLog::default();
-    let (streams, rings) = add_streams(&fanout, urls, &log)?;
+    let (_streams, rings) = add_streams(&fanout, urls, &log)?;
     // The good stream's connection begins with the first key frame at hand, so that it asks for none and its times are ours.
     let (first, rest) = units.split_first().context("no units")?;
     push(&fanout, first)?;
@@ -237,7 +237,7 @@ fn replay(
         std::thread::sleep(Duration::from_millis(20));
     }
     ensure!(has(&log, GOOD, |event| *event == StreamEvent::Ended(StreamEnd::Finished)), "the good stream: {:?}", log);
-    streams.end();
+    rings.iter().for_each(|ring| ring.end());
     if let Some(error) = failed.lock().unwrap_or_else(PoisonError::into_inner).take() {
         return Err(anyhow!("an output failed: {error}"));
     }

@@ -183,7 +183,7 @@ impl VideoDescriptions {
         let kept = before.iter().flat_map(|before| &before.sets).filter(|old| {
             let is_replaced = next.sets.iter().any(|set| set.is_same_place(old));
             // With a sequence come its pictures; if it has none, those before are meant.
-            !is_replaced && !(is_new_sequence && next.has(old.kind))
+            !(is_replaced || is_new_sequence && next.has(old.kind))
         });
         let kept: Vec<ParameterSet> = kept.take(MAX_SETS).cloned().collect();
         next.add(kept);
