@@ -67,8 +67,8 @@ pub struct StartCommand {
     pub plan: EgressPlan,
     /// livekit-server's websocket URL.
     pub ws_url: String,
-    /// JWT for this room; the only secret the media process holds.
-    pub token: String,
+    /// JWT for this room. With the URLs of streams the only secrets the media process holds.
+    pub token: Secret,
     /// From the configuration.
     pub settings: MediaSettings,
     /// Streams that begin with the first media.
@@ -435,7 +435,39 @@ pub struct Quality {
 
 #[cfg(test)]
 mod tests {
+    use spillway_plan::{EgressKind, Limits, Source};
+
     use super::*;
+
+    #[test]
+    fn a_start_is_printed_without_its_secrets() {
+        let plan = EgressPlan {
+            egress_id: "EG_x".into(),
+            room_name: "room".into(),
+            room_id: String::new(),
+            kind: EgressKind::RoomComposite,
+            source: Source::Room,
+            picture: None,
+            sound: None,
+            outputs: vec![],
+            limits: Limits::default(),
+            retry_count: 0,
+            sheets: None,
+        };
+        let start = StartCommand {
+            plan,
+            ws_url: "ws://h".into(),
+            token: Secret::new("canary-token".to_owned()),
+            settings: MediaSettings::default(),
+            streams: vec![StreamStart { id: 0, output: 0, url: Secret::new("rtmp://h/app/canary".to_owned()) }],
+            clock_ahead_ns: 0,
+            spool: None,
+        };
+        let command = MediaCommand::Start(Box::new(start));
+        assert!(!format!("{command:?}").contains("canary"), "{command:?}");
+        let read: MediaCommand = serde_json::from_str(&serde_json::to_string(&command).unwrap()).unwrap();
+        assert!(matches!(&read, MediaCommand::Start(start) if start.token.reveal() == "canary-token"));
+    }
 
     #[test]
     fn a_stream_goes_down_with_its_url_and_is_printed_without_it() {

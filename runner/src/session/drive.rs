@@ -220,7 +220,7 @@ impl Driver<'_> {
         let start = StartCommand {
             plan: self.job.plan.clone(),
             ws_url: self.job.ws_url.clone(),
-            token: self.job.token.reveal().clone(),
+            token: self.job.token.clone(),
             settings: self.job.media.clone(),
             streams,
             clock_ahead_ns: self.job.clock.ahead_of_host_ns(),

@@ -7,7 +7,7 @@ use std::sync::mpsc::Sender;
 use std::time::Duration;
 
 use spillway_ipc::{MediaEvent, Quality};
-use spillway_plan::{Secret, VideoPlan};
+use spillway_plan::VideoPlan;
 use tracing::debug;
 
 use super::{CONTINUE, Flow, ORPHAN_DRAIN_TIMEOUT, RecorderController, failed};
@@ -32,8 +32,7 @@ impl Drop for RoomSender {
 impl RecorderController {
     pub(super) fn join(&mut self) -> Flow {
         let plan = &self.start.plan;
-        let mut options =
-            JoinOptions::new(self.start.ws_url.clone(), Secret::new(self.start.token.clone()), plan.source.clone());
+        let mut options = JoinOptions::new(self.start.ws_url.clone(), self.start.token.clone(), plan.source.clone());
         options.room_id = plan.room_id.clone();
         options.want_video = plan.picture.is_some();
         options.want_audio = plan.sound.is_some();
