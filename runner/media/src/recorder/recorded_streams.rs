@@ -2,7 +2,7 @@
 //! them. On the controller's thread; servers are talked to by the streams' own, which reports through the controller's
 //! channel.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::sync::mpsc::Sender;
 use std::sync::{Arc, OnceLock};
@@ -17,7 +17,7 @@ use crate::output::{
     Fanout, KeyFrameRequests, RingTaker, StreamEnd, StreamEvent, Streams, TakerError, TakerId, TakerProgress,
     TakerReporter, TakerStart,
 };
-use crate::track::TimelineEvent;
+use crate::track::{TimelineEvent, TrackId};
 use crate::units::MediaTime;
 
 /// Streams before, while and after they are written. Dropping it cuts their connections.
@@ -31,11 +31,35 @@ pub struct RecordedStreams {
     mutes: SoundMutes,
 }
 
-/// When the sound stops and goes on, until output time 0 is known.
+/// When the sound stops and goes on, until output time 0 is known. Of several tracks it stops with the last one.
 #[derive(Default)]
 struct SoundMutes {
+    /// Tracks of which something came since they were muted.
+    audible: BTreeSet<TrackId>,
     is_muted: bool,
     untold: Vec<(MediaTime, bool)>,
+}
+
+impl SoundMutes {
+    /// Since when it is muted, or not any more, if this event changes it.
+    fn change(&mut self, timed: &TimelineEvent) -> Option<(MediaTime, bool)> {
+        let (at, muted) = match timed {
+            TimelineEvent::Frame(frame) => {
+                self.audible.insert(frame.track);
+                (frame.at, false)
+            }
+            TimelineEvent::Muted { track, at, .. } => {
+                self.audible.remove(track);
+                (*at, self.audible.is_empty())
+            }
+            TimelineEvent::Left { track, .. } => {
+                self.audible.remove(track);
+                return None;
+            }
+            _ => return None,
+        };
+        (std::mem::replace(&mut self.is_muted, muted) != muted).then_some((at, muted))
+    }
 }
 
 struct RunningStreams {
@@ -135,16 +159,11 @@ impl RecordedStreams {
         if !self.is_asked {
             return;
         }
-        let change = match timed {
-            TimelineEvent::Muted { at, .. } if !self.mutes.is_muted => (*at, true),
-            TimelineEvent::Frame(frame) if self.mutes.is_muted => (frame.at, false),
-            _ if self.mutes.untold.is_empty() => return,
-            // Something waits for the origin.
-            _ => return self.tell_mutes(origin),
-        };
-        self.mutes.is_muted = change.1;
-        self.mutes.untold.push(change);
-        self.tell_mutes(origin);
+        let change = self.mutes.change(timed);
+        self.mutes.untold.extend(change);
+        if !self.mutes.untold.is_empty() {
+            self.tell_mutes(origin);
+        }
     }
 
     fn tell_mutes(&mut self, origin: Option<MediaTime>) {
@@ -236,7 +255,7 @@ mod tests {
     use super::*;
     use crate::encoded::{EncodedUnit, MediaKind};
     use crate::output::PipelineEvent;
-    use crate::track::{Codec, Frame, TrackId};
+    use crate::track::{Codec, Frame};
 
     fn plan() -> EgressPlan {
         EgressPlan {
@@ -387,5 +406,27 @@ mod tests {
         streams.timed(&frame(2000), Some(ms(800)));
         let muted: Vec<u64> = (0..3000).filter(|at| is_muted_at(&streams, *at)).collect();
         assert_eq!(muted, (200..1200).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn of_several_tracks_the_sound_is_muted_when_all_are() {
+        let ms = |ms: u64| MediaTime::from_ns(ms * 1_000_000);
+        let muted = |track, at| TimelineEvent::Muted { track: TrackId(track), at: ms(at), muted: true };
+        let frame = |track, at| {
+            TimelineEvent::Frame(Frame { track: TrackId(track), at: ms(at), key: true, size: None, data: Bytes::new() })
+        };
+        let mut mutes = SoundMutes::default();
+        let events = [
+            frame(1, 0),
+            frame(2, 0),
+            muted(1, 100),
+            frame(2, 120),
+            muted(2, 200),
+            frame(1, 300),
+            TimelineEvent::Left { track: TrackId(1), at: ms(310) },
+            muted(1, 320),
+        ];
+        let told: Vec<_> = events.iter().filter_map(|event| mutes.change(event)).collect();
+        assert_eq!(told, [(ms(200), true), (ms(300), false), (ms(320), true)]);
     }
 }
