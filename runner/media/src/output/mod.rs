@@ -2,14 +2,15 @@
 //! of a mixer into several. `fanout` gives every encoded unit to the outputs (`taker`), of which `takers` has those that
 //! make files, `segments` the one that cuts an HLS stream and `images` the one that makes files of single raw pictures.
 //! `streams` are streams to servers: each is a task (`rtmp`, `srt`, `websocket`) that gets its frames through a `ring`, which a
-//! `ring_taker` fills; `stream` is what it needs and what it says, `stream_dial` its TCP connections, `stream_tls` how its
-//! server is authenticated, `retry` when it is tried again. `pcm` is sound that is not encoded, `mute_log` when it was muted.
+//! `ring_taker` fills; `stream` is what it needs and what it says, `attempts` how it goes on after a fault and `retry` when,
+//! `stream_dial` its TCP connections, `stream_tls` how its server is authenticated. `pcm` is sound that is not encoded, `mute_log` when it was muted.
 //! `progress` says how far all have come, `key_frames` asks our encoder for key frames.
 
 mod streams;
 mod rtmp;
 mod srt;
 mod websocket;
+mod attempts;
 mod stream;
 mod stream_dial;
 mod stream_tls;

@@ -15,7 +15,8 @@ use super::flv::{FlvMuxer, bitrate_kbps};
 use super::health::{HEALTH_STEP, HealthWatch};
 use super::url::RtmpUrl;
 use crate::encoded::EncodedUnit;
-use crate::output::retry::{RetryBudget, RetryDecision};
+use crate::output::attempts::StreamDriver;
+use crate::output::retry::RetryBudget;
 use crate::output::stream::{StreamContext, StreamEvent};
 
 /// From the first byte on until the stream is accepted, and for the connection before it.
@@ -29,56 +30,48 @@ const REASON_TIMEOUT: Duration = Duration::from_millis(100);
 const PING_EVERY: Duration = Duration::from_secs(1);
 const READ_BYTES: usize = 16 << 10;
 
-/// Publishes until the ring ends.
-///
-/// # Errors
-///
-/// The fault that was final: what could be tried again was, three times before the first frame was sent, for 30 s after
-/// that. A ring that ends while a stream that was accepted is being tried again is no fault.
-pub async fn publish<D: RtmpDial>(url: &RtmpUrl, context: &StreamContext, dial: &D) -> Result<(), RtmpFault> {
-    let mut budget = RetryBudget::default();
-    let mut clock = StreamTime::default();
-    context.reporter.report(StreamEvent::Connecting);
-    loop {
+/// One stream, with what outlives its connections.
+pub struct RtmpDriver<'a, D> {
+    url: &'a RtmpUrl,
+    context: &'a StreamContext,
+    dial: &'a D,
+    clock: StreamTime,
+}
+
+impl<'a, D> RtmpDriver<'a, D> {
+    /// To this URL, over the connections that `dial` opens.
+    pub fn new(url: &'a RtmpUrl, context: &'a StreamContext, dial: &'a D) -> Self {
+        Self { url, context, dial, clock: StreamTime::default() }
+    }
+}
+
+impl<D: RtmpDial> StreamDriver for RtmpDriver<'_, D> {
+    type Fault = RtmpFault;
+
+    async fn attempt(&mut self, budget: &mut RetryBudget) -> Result<(), RtmpFault> {
+        let (url, context, dial) = (self.url, self.context, self.dial);
+        let io = tokio::select! {
+            dialled = timeout(ANSWER_TIMEOUT, dial.dial(url)) => match dialled {
+                Ok(io) => io?,
+                Err(_) => return Err(RtmpFault::Silent { step: "the connection" }),
+            },
+            () = context.ring.ended() => return Ok(()),
+        };
         let mut connection = StreamConnection {
             client: RtmpClient::new(url.clone()),
             muxer: FlvMuxer::new(&context.formats),
             health: HealthWatch::new(ACK_WINDOW.into(), Instant::now().into_std()),
             context,
-            budget: &mut budget,
-            clock: &mut clock,
+            budget,
+            clock: &mut self.clock,
             is_flushed: true,
         };
-        let fault = match attempt(url, context, dial, &mut connection).await {
-            Ok(()) => return Ok(()),
-            Err(fault) => fault,
-        };
-        let decision = budget.failed(Instant::now().into_std(), fault.is_final_at_first());
-        let RetryDecision::After(wait) = decision else {
-            return Err(fault);
-        };
-        debug!(stream = ?context.reporter, %url, %fault, ?wait, "tried again");
-        context.reporter.report(StreamEvent::Retrying { message: fault.to_string(), retries: budget.failures() });
-        if timeout(wait, context.ring.ended()).await.is_ok() {
-            return if clock.has_begun() { Ok(()) } else { Err(fault) };
-        }
+        connection.run(io).await
     }
-}
 
-async fn attempt<D: RtmpDial>(
-    url: &RtmpUrl,
-    context: &StreamContext,
-    dial: &D,
-    connection: &mut StreamConnection<'_>,
-) -> Result<(), RtmpFault> {
-    let io = tokio::select! {
-        dialled = timeout(ANSWER_TIMEOUT, dial.dial(url)) => match dialled {
-            Ok(io) => io?,
-            Err(_) => return Err(RtmpFault::Silent { step: "the connection" }),
-        },
-        () = context.ring.ended() => return Ok(()),
-    };
-    connection.run(io).await
+    fn has_begun(&self) -> bool {
+        self.clock.has_begun()
+    }
 }
 
 /// Media time becomes the stream's own, which goes on over all its connections.
@@ -98,7 +91,7 @@ impl StreamTime {
     }
 }
 
-/// One connection, with what outlives it.
+/// One connection.
 struct StreamConnection<'a> {
     client: RtmpClient,
     muxer: FlvMuxer,

@@ -15,6 +15,7 @@ use super::super::amf::{self, AmfValue};
 use super::super::chunk::{ChunkReader, ChunkWriter, RtmpMessage};
 use super::*;
 use crate::encoded::{EncodedFormat, MediaKind, StreamNumber};
+use crate::output::attempts::publish;
 use crate::output::ring::{RingBounds, UnitRing};
 use crate::output::stream::StreamReporter;
 use crate::output::stream_dial::DialError;
@@ -161,7 +162,7 @@ fn running() -> Running {
     let reporter = context.reporter.clone();
     let task = tokio::spawn(async move {
         let url = RtmpUrl::parse(context.url.reveal()).unwrap();
-        publish(&url, &context, &MemoryDial(dialled)).await
+        publish(&context, &mut RtmpDriver::new(&url, &context, &MemoryDial(dialled))).await
     });
     Running { ring, task, servers, events, key_frames, reporter }
 }

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::output::attempts::StreamFault;
 use crate::output::stream_dial::DialError;
 
 /// What ended an attempt or a connection. Its text goes to the user.
@@ -50,10 +51,9 @@ pub enum RtmpFault {
     },
 }
 
-impl RtmpFault {
-    /// Whether it ends a stream that was never accepted: a refusal, or a server that let the whole timeout pass. A second
-    /// try would take longer than a user waits for the reason.
-    pub const fn is_final_at_first(&self) -> bool {
+impl StreamFault for RtmpFault {
+    /// A refusal, or a server that let the whole timeout pass.
+    fn is_final_at_first(&self) -> bool {
         matches!(self, Self::Refused { .. } | Self::Closed { .. } | Self::Silent { .. })
     }
 }

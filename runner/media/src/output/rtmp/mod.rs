@@ -16,7 +16,9 @@ mod fault;
 mod url;
 
 use self::dial::TcpDial;
+use self::driver::RtmpDriver;
 use self::url::RtmpUrl;
+use super::attempts::publish;
 use super::stream::{StreamContext, StreamEnd};
 
 /// Publishes one stream, until its frames end or it is given up.
@@ -25,7 +27,8 @@ pub async fn run(context: StreamContext) -> StreamEnd {
         Ok(url) => url,
         Err(error) => return StreamEnd::Failed { code: "invalid_argument", message: error.to_string() },
     };
-    match driver::publish(&url, &context, &TcpDial(context.tls.clone())).await {
+    let dial = TcpDial(context.tls.clone());
+    match publish(&context, &mut RtmpDriver::new(&url, &context, &dial)).await {
         Ok(()) => StreamEnd::Finished,
         Err(fault) => StreamEnd::unavailable(fault.to_string()),
     }

@@ -13,7 +13,8 @@ use super::health::{AckWatch, SRT_STEP};
 use super::link::{SrtDial, SrtLink};
 use crate::encoded::{EncodedFormat, EncodedUnit, MediaKind};
 use crate::mux::TsMuxer;
-use crate::output::retry::{RetryBudget, RetryDecision};
+use crate::output::attempts::StreamDriver;
+use crate::output::retry::RetryBudget;
 use crate::output::stream::{StreamContext, StreamEvent};
 use crate::track::Codec;
 use crate::units::MediaTime;
@@ -40,63 +41,58 @@ static NULL_PACKET: [u8; 188] = {
     packet
 };
 
-/// Sends until the ring ends.
-///
-/// # Errors
-///
-/// The fault that was final: what could be tried again was, three times before the server took anything, for 30 s after that.
-/// A ring that ends while a stream that was taken is being tried again is no fault.
-pub async fn publish<D: SrtDial>(url: &SrtUrl, context: &StreamContext, dial: &D) -> Result<(), SrtFault> {
-    let mut budget = RetryBudget::default();
-    let mut began_ns = None;
-    context.reporter.report(StreamEvent::Connecting);
-    loop {
-        let fault = match attempt(url, context, dial, (&mut budget, &mut began_ns)).await {
-            Ok(()) => return Ok(()),
-            Err(fault) => fault,
-        };
-        let decision = budget.failed(Instant::now().into_std(), fault.is_final_at_first());
-        let RetryDecision::After(wait) = decision else { return Err(fault) };
-        debug!(stream = ?context.reporter, %url, %fault, ?wait, "tried again");
-        context.reporter.report(StreamEvent::Retrying { message: fault.to_string(), retries: budget.failures() });
-        if timeout(wait, context.ring.ended()).await.is_ok() {
-            return if began_ns.is_some() { Ok(()) } else { Err(fault) };
-        }
+/// One stream, with what outlives its connections.
+pub struct SrtDriver<'a, D> {
+    url: &'a SrtUrl,
+    context: &'a StreamContext,
+    dial: &'a D,
+    /// Time of the first frame that was sent; the stream's time goes on from there over all its connections.
+    began_ns: Option<u64>,
+}
+
+impl<'a, D> SrtDriver<'a, D> {
+    /// To this URL, over the connections that `dial` opens.
+    pub const fn new(url: &'a SrtUrl, context: &'a StreamContext, dial: &'a D) -> Self {
+        Self { url, context, dial, began_ns: None }
     }
 }
 
-async fn attempt<D: SrtDial>(
-    url: &SrtUrl,
-    context: &StreamContext,
-    dial: &D,
-    (budget, began_ns): (&mut RetryBudget, &mut Option<u64>),
-) -> Result<(), SrtFault> {
-    let opened = Instant::now();
-    let muxer = muxer(&context.formats).ok_or(SrtFault::Format)?;
-    let link = tokio::select! {
-        dialled = timeout(CONNECT_TIMEOUT, dial.dial(url)) => match dialled {
-            Ok(link) => link?,
-            Err(_) => return Err(SrtFault::Silent),
-        },
-        () = context.ring.ended() => return Ok(()),
-    };
-    let mut connection = SrtConnection {
-        url,
-        context,
-        link: &link,
-        budget,
-        began_ns,
-        muxer,
-        packets: Vec::new(),
-        sent_bytes: 0,
-        opened,
-        stage: SrtStage::Connecting,
-    };
-    let outcome = connection.run().await;
-    if timeout(CLOSE_TIMEOUT, link.close()).await.is_err() {
-        debug!(stream = ?context.reporter, "a connection is slow to close");
+impl<D: SrtDial> StreamDriver for SrtDriver<'_, D> {
+    type Fault = SrtFault;
+
+    async fn attempt(&mut self, budget: &mut RetryBudget) -> Result<(), SrtFault> {
+        let (url, context, dial) = (self.url, self.context, self.dial);
+        let opened = Instant::now();
+        let muxer = muxer(&context.formats).ok_or(SrtFault::Format)?;
+        let link = tokio::select! {
+            dialled = timeout(CONNECT_TIMEOUT, dial.dial(url)) => match dialled {
+                Ok(link) => link?,
+                Err(_) => return Err(SrtFault::Silent),
+            },
+            () = context.ring.ended() => return Ok(()),
+        };
+        let mut connection = SrtConnection {
+            url,
+            context,
+            link: &link,
+            budget,
+            began_ns: &mut self.began_ns,
+            muxer,
+            packets: Vec::new(),
+            sent_bytes: 0,
+            opened,
+            stage: SrtStage::Connecting,
+        };
+        let outcome = connection.run().await;
+        if timeout(CLOSE_TIMEOUT, link.close()).await.is_err() {
+            debug!(stream = ?context.reporter, "a connection is slow to close");
+        }
+        outcome
     }
-    outcome
+
+    fn has_begun(&self) -> bool {
+        self.began_ns.is_some()
+    }
 }
 
 /// A fresh one for each connection: its receiver knows nothing yet.
@@ -109,13 +105,13 @@ fn muxer(formats: &[EncodedFormat]) -> Option<TsMuxer> {
     TsMuxer::new(has_video, aac_rate)
 }
 
-/// One connection, with what outlives it.
+/// One connection.
 struct SrtConnection<'a, L> {
     url: &'a SrtUrl,
     context: &'a StreamContext,
     link: &'a L,
     budget: &'a mut RetryBudget,
-    /// Time of the first frame that was sent; the stream's time goes on from there over all its connections.
+    /// As in [`SrtDriver`].
     began_ns: &'a mut Option<u64>,
     muxer: TsMuxer,
     /// Not yet cut into datagrams.

@@ -11,6 +11,7 @@ use tokio::task::JoinHandle;
 use super::super::link::SrtStats;
 use super::*;
 use crate::encoded::StreamNumber;
+use crate::output::attempts::publish;
 use crate::output::ring::{RingBounds, UnitRing};
 use crate::output::stream::StreamReporter;
 use crate::output::stream_tls::StreamTls;
@@ -122,7 +123,7 @@ fn running() -> Running {
     };
     let task = tokio::spawn(async move {
         let url = SrtUrl::parse(context.url.reveal()).unwrap();
-        publish(&url, &context, &MemoryDial(dialled)).await
+        publish(&context, &mut SrtDriver::new(&url, &context, &MemoryDial(dialled))).await
     });
     Running { ring, task, links, events, key_frames }
 }

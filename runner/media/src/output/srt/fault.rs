@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use spillway_plan::{Secret, SrtUrl};
 
+use crate::output::attempts::StreamFault;
+
 /// What `srtsink` puts before libsrt's own words.
 const PREFIXES: [&str; 2] = ["Failed to write to SRT socket: ", "Error on SRT socket: "];
 /// libsrt's words for a handshake that was not answered (`SRT_REJ_TIMEOUT`).
@@ -53,12 +55,13 @@ pub enum SrtFault {
     },
 }
 
-impl SrtFault {
-    /// Whether it ends a stream that was never taken: a second try would take longer than a user waits for the reason.
-    pub const fn is_final_at_first(&self) -> bool {
+impl StreamFault for SrtFault {
+    fn is_final_at_first(&self) -> bool {
         matches!(self, Self::Open { .. } | Self::Format | Self::Silent | Self::Refused { .. })
     }
+}
 
+impl SrtFault {
     /// Of an error of `srtsink`, before or after the connection was made.
     pub fn of_element(url: &SrtUrl, is_connected: bool, text: &str) -> Self {
         let message = PREFIXES.iter().fold(text, |text, prefix| text.strip_prefix(prefix).unwrap_or(text));

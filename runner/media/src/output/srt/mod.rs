@@ -12,7 +12,9 @@ mod fault;
 
 use spillway_plan::SrtUrl;
 
+use self::driver::SrtDriver;
 use self::link::GstDial;
+use super::attempts::publish;
 use super::stream::{StreamContext, StreamEnd};
 
 /// Sends one stream, until its frames end or it is given up.
@@ -21,7 +23,7 @@ pub async fn run(context: StreamContext) -> StreamEnd {
         Ok(url) => url,
         Err(error) => return StreamEnd::Failed { code: "invalid_argument", message: error.to_string() },
     };
-    match driver::publish(&url, &context, &GstDial).await {
+    match publish(&context, &mut SrtDriver::new(&url, &context, &GstDial)).await {
         Ok(()) => StreamEnd::Finished,
         Err(fault) => StreamEnd::unavailable(fault.to_string()),
     }

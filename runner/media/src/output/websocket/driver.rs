@@ -16,8 +16,9 @@ use super::dial::{WebsocketDial, open};
 use super::fault::WebsocketFault;
 use super::health::{PingWatch, WEBSOCKET_STEP};
 use crate::encoded::EncodedUnit;
-use crate::output::retry::{RetryBudget, RetryDecision};
-use crate::output::stream::{StreamContext, StreamEnd, StreamEvent};
+use crate::output::attempts::StreamDriver;
+use crate::output::retry::RetryBudget;
+use crate::output::stream::{StreamContext, StreamEvent};
 
 /// For the connection, and for the handshake over it.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
@@ -26,60 +27,47 @@ const DRAIN_TIMEOUT: Duration = Duration::from_secs(2);
 /// For both close frames.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Sends until the ring ends. What could be tried again was, three times before the first connection, for 30 s after a loss. A
-/// ring that ends while a stream that was open is being tried again is no failure.
-pub async fn publish<D: WebsocketDial>(url: &WebsocketUrl, context: &StreamContext, dial: &D) -> StreamEnd {
-    let mut budget = RetryBudget::default();
-    let mut was_open = false;
-    context.reporter.report(StreamEvent::Connecting);
-    loop {
-        let fault = match attempt(url, context, dial, (&mut budget, &mut was_open)).await {
-            Ok(()) => return StreamEnd::Finished,
-            Err(fault) => fault,
-        };
-        let decision = budget.failed(Instant::now().into_std(), fault.is_final_at_first());
-        let wait = match decision {
-            RetryDecision::After(wait) if !fault.is_final() => wait,
-            RetryDecision::After(_) | RetryDecision::GiveUp => return failed(&fault, was_open),
-        };
-        debug!(stream = ?context.reporter, %url, %fault, ?wait, "tried again");
-        context.reporter.report(StreamEvent::Retrying { message: fault.to_string(), retries: budget.failures() });
-        if timeout(wait, context.ring.ended()).await.is_ok() {
-            return if was_open { StreamEnd::Finished } else { failed(&fault, was_open) };
-        }
+/// One stream, with what outlives its connections.
+pub struct WebsocketDriver<'a, D> {
+    url: &'a WebsocketUrl,
+    context: &'a StreamContext,
+    dial: &'a D,
+    was_open: bool,
+}
+
+impl<'a, D> WebsocketDriver<'a, D> {
+    /// To this URL, over the connections that `dial` opens.
+    pub const fn new(url: &'a WebsocketUrl, context: &'a StreamContext, dial: &'a D) -> Self {
+        Self { url, context, dial, was_open: false }
     }
 }
 
-/// A server that was never reached is the request's mistake, as in livekit/egress.
-fn failed(fault: &WebsocketFault, was_open: bool) -> StreamEnd {
-    match was_open {
-        true => StreamEnd::unavailable(fault.to_string()),
-        false => StreamEnd::Failed { code: "invalid_argument", message: fault.to_string() },
-    }
-}
+impl<D: WebsocketDial> StreamDriver for WebsocketDriver<'_, D> {
+    type Fault = WebsocketFault;
 
-async fn attempt<D: WebsocketDial>(
-    url: &WebsocketUrl,
-    context: &StreamContext,
-    dial: &D,
-    (budget, was_open): (&mut RetryBudget, &mut bool),
-) -> Result<(), WebsocketFault> {
-    let opened = async {
-        let io = within("the connection", dial.dial(url)).await?;
-        within("the websocket's handshake", open(url, io)).await
-    };
-    let websocket = tokio::select! {
-        opened = opened => opened?,
-        () = context.ring.ended() => return Ok(()),
-    };
-    let now = Instant::now().into_std();
-    info!(stream = ?context.reporter, failures = budget.failures(), "published");
-    budget.published(now);
-    *was_open = true;
-    context.reporter.report(StreamEvent::Active);
-    let (send, receive) = websocket.split();
-    let health = PingWatch::new(now);
-    WebsocketConnection { url, context, send, receive, health, is_writing: false, is_muted: false }.run().await
+    async fn attempt(&mut self, budget: &mut RetryBudget) -> Result<(), WebsocketFault> {
+        let (url, context, dial) = (self.url, self.context, self.dial);
+        let opened = async {
+            let io = within("the connection", dial.dial(url)).await?;
+            within("the websocket's handshake", open(url, io)).await
+        };
+        let websocket = tokio::select! {
+            opened = opened => opened?,
+            () = context.ring.ended() => return Ok(()),
+        };
+        let now = Instant::now().into_std();
+        info!(stream = ?context.reporter, failures = budget.failures(), "published");
+        budget.published(now);
+        self.was_open = true;
+        context.reporter.report(StreamEvent::Active);
+        let (send, receive) = websocket.split();
+        let health = PingWatch::new(now);
+        WebsocketConnection { url, context, send, receive, health, is_writing: false, is_muted: false }.run().await
+    }
+
+    fn has_begun(&self) -> bool {
+        self.was_open
+    }
 }
 
 async fn within<T>(

@@ -17,10 +17,10 @@ use super::*;
 use crate::encoded::{EncodedFormat, MediaKind, StreamNumber};
 use crate::output::mute_log::MuteLog;
 use crate::output::ring::{RingBounds, UnitRing};
-use crate::output::stream::StreamReporter;
+use crate::output::stream::{StreamEnd, StreamReporter};
 use crate::output::stream_dial::DialError;
 use crate::output::stream_tls::StreamTls;
-use crate::output::websocket::KEPT_NS;
+use crate::output::websocket::{KEPT_NS, send};
 
 const URL: &str = "ws://user:canary-0@h/audio?token=canary-1";
 const BLOCK_MS: u64 = 20;
@@ -70,7 +70,7 @@ fn running() -> Running {
     let reporter = context.reporter.clone();
     let task = tokio::spawn(async move {
         let url = WebsocketUrl::parse(context.url.reveal()).unwrap();
-        publish(&url, &context, &MemoryDial(dial)).await
+        send(&context, &mut WebsocketDriver::new(&url, &context, &MemoryDial(dial))).await
     });
     Running { ring, mutes, task, dialled, events, reporter }
 }

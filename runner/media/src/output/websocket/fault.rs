@@ -6,6 +6,7 @@ use std::time::Duration;
 use spillway_plan::WebsocketUrl;
 use tokio_tungstenite::tungstenite::protocol::CloseFrame;
 
+use crate::output::attempts::StreamFault;
 use crate::output::stream_dial::DialError;
 
 /// RFC 6455, 7.4.1.
@@ -83,14 +84,15 @@ impl WebsocketFault {
             |frame: &CloseFrame| ClosedWith { code: frame.code.into(), reason: url.without_secrets(&frame.reason) };
         Self::Closed(frame.map(with))
     }
+}
 
-    /// Whether it ends a stream that never was open: a second try would not help, or take longer than a user waits.
-    pub fn is_final_at_first(&self) -> bool {
+impl StreamFault for WebsocketFault {
+    fn is_final_at_first(&self) -> bool {
         matches!(self, Self::Url | Self::Silent { .. } | Self::Refused { status: 400..=499, .. }) || self.is_final()
     }
 
-    /// Whether it ends any stream: the server has said that it wants no more. One that restarts or is in trouble has not.
-    pub fn is_final(&self) -> bool {
+    /// The server has said that it wants no more. One that restarts or is in trouble has not.
+    fn is_final(&self) -> bool {
         match self {
             Self::Closed(Some(ClosedWith { code, .. })) => {
                 *code == NORMAL || (*code != GOING_AWAY && !SERVER_TROUBLE.contains(code))

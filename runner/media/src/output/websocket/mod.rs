@@ -11,7 +11,9 @@ mod fault;
 
 use spillway_plan::WebsocketUrl;
 
-use self::dial::TcpWebsocketDial;
+use self::dial::{TcpWebsocketDial, WebsocketDial};
+use self::driver::WebsocketDriver;
+use super::attempts::{StreamDriver, publish};
 use super::stream::{StreamContext, StreamEnd};
 
 /// Sound that is kept for a server that is slow or away, nanoseconds.
@@ -22,5 +24,15 @@ pub async fn run(context: StreamContext) -> StreamEnd {
     let Some(url) = WebsocketUrl::parse(context.url.reveal()) else {
         return StreamEnd::Failed { code: "invalid_argument", message: "the URL is none of a websocket".to_owned() };
     };
-    driver::publish(&url, &context, &TcpWebsocketDial(context.tls.clone())).await
+    let dial = TcpWebsocketDial(context.tls.clone());
+    send(&context, &mut WebsocketDriver::new(&url, &context, &dial)).await
+}
+
+/// A server that was never reached is the request's mistake, as in livekit/egress.
+async fn send<D: WebsocketDial>(context: &StreamContext, driver: &mut WebsocketDriver<'_, D>) -> StreamEnd {
+    match publish(context, driver).await {
+        Ok(()) => StreamEnd::Finished,
+        Err(fault) if driver.has_begun() => StreamEnd::unavailable(fault.to_string()),
+        Err(fault) => StreamEnd::Failed { code: "invalid_argument", message: fault.to_string() },
+    }
 }
