@@ -3,7 +3,8 @@
 //! make files, `segments` the one that cuts an HLS stream and `images` the one that makes files of single raw pictures.
 //! `streams` are streams to servers: each is a task (`rtmp`, `srt`, `websocket`) that gets its frames through a `ring`, which a
 //! `ring_taker` fills; `stream` is what it needs and what it says, `attempts` how it goes on after a fault and `retry` when,
-//! `stream_dial` its TCP connections, `stream_tls` how its server is authenticated. `pcm` is sound that is not encoded, `mute_log` when it was muted.
+//! `stream_dial` its TCP connections, `stream_tls` how its server is authenticated, `step_clock` measures how long that is quiet.
+//! `pcm` is sound that is not encoded, `mute_log` when it was muted.
 //! `progress` says how far all have come, `key_frames` asks our encoder for key frames.
 
 mod streams;
@@ -15,6 +16,7 @@ mod stream;
 mod stream_dial;
 mod stream_tls;
 mod retry;
+mod step_clock;
 mod mute_log;
 mod ring_taker;
 mod ring;

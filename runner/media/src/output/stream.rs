@@ -1,5 +1,4 @@
-//! What the task of a stream gets and what it says: the same for every protocol. No task runs
-//! here.
+//! What the task of a stream gets, what it says and its time: the same for every protocol. No task runs here.
 
 use std::fmt;
 use std::sync::Arc;
@@ -11,6 +10,7 @@ use super::mute_log::MuteLog;
 use super::ring::UnitRing;
 use super::stream_tls::StreamTls;
 use crate::encoded::EncodedFormat;
+use crate::units::MediaTime;
 
 /// How a stream gets on. Texts go to the user and have no key.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -110,4 +110,22 @@ pub struct StreamContext {
     pub tls: StreamTls,
     /// For protocols that tell when the sound was muted.
     pub mutes: Arc<MuteLog>,
+}
+
+/// Media time becomes the stream's own, which goes on over all its connections.
+#[derive(Debug, Default)]
+pub struct StreamTime {
+    began_ns: Option<u64>,
+}
+
+impl StreamTime {
+    /// A frame was sent.
+    pub const fn has_begun(&self) -> bool {
+        self.began_ns.is_some()
+    }
+
+    /// Since the first frame that was sent; this one is sent now.
+    pub fn at(&mut self, at_ns: u64) -> MediaTime {
+        MediaTime::from_ns(at_ns.saturating_sub(*self.began_ns.get_or_insert(at_ns)))
+    }
 }

@@ -17,7 +17,7 @@ use super::url::RtmpUrl;
 use crate::encoded::EncodedUnit;
 use crate::output::attempts::StreamDriver;
 use crate::output::retry::RetryBudget;
-use crate::output::stream::{StreamContext, StreamEvent};
+use crate::output::stream::{StreamContext, StreamEvent, StreamTime};
 
 /// From the first byte on until the stream is accepted, and for the connection before it.
 pub const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
@@ -71,23 +71,6 @@ impl<D: RtmpDial> StreamDriver for RtmpDriver<'_, D> {
 
     fn has_begun(&self) -> bool {
         self.clock.has_begun()
-    }
-}
-
-/// Media time becomes the stream's own, which goes on over all its connections.
-#[derive(Debug, Default)]
-struct StreamTime {
-    began_ns: Option<u64>,
-}
-
-impl StreamTime {
-    const fn has_begun(&self) -> bool {
-        self.began_ns.is_some()
-    }
-
-    /// Milliseconds since the first frame that was sent.
-    fn ms(&mut self, at_ns: u64) -> u64 {
-        at_ns.saturating_sub(*self.began_ns.get_or_insert(at_ns)) / 1_000_000
     }
 }
 
@@ -179,7 +162,7 @@ impl StreamConnection<'_> {
     }
 
     fn on_unit(&mut self, unit: &EncodedUnit) {
-        let at_ms = self.clock.ms(unit.at_ns);
+        let at_ms = self.clock.at(unit.at_ns).ns() / 1_000_000;
         self.muxer.push(unit, at_ms).iter().for_each(|tag| self.client.send(tag));
     }
 

@@ -6,12 +6,12 @@
 
 use std::time::{Duration, Instant};
 
+use crate::output::step_clock::StepClock;
+
 /// Without a word for so long while one was due: wedged.
 const QUIET_LIMIT: Duration = Duration::from_secs(4);
 /// How often [`HealthWatch::step`] is to be called.
 pub const HEALTH_STEP: Duration = Duration::from_millis(250);
-/// A step counts at most so much: a process of ours that was stopped or starved must not blame the server.
-const MAX_STEP: Duration = Duration::from_millis(300);
 /// Unacknowledged windows above which an acknowledgement is due.
 const MAX_OPEN_WINDOWS: u64 = 2;
 
@@ -19,7 +19,7 @@ const MAX_OPEN_WINDOWS: u64 = 2;
 #[derive(Debug)]
 pub struct HealthWatch {
     window: u64,
-    stepped: Instant,
+    clock: StepClock,
     /// Steps since something was heard.
     quiet: Duration,
     /// Steps since the socket took something, while a write waited.
@@ -32,7 +32,7 @@ impl HealthWatch {
     /// `window`: bytes after which the server was asked to acknowledge.
     pub const fn new(window: u64, now: Instant) -> Self {
         let (quiet, blocked) = (Duration::ZERO, Duration::ZERO);
-        Self { window, stepped: now, quiet, blocked, pinged: false, acked: None }
+        Self { window, clock: StepClock::new(now), quiet, blocked, pinged: false, acked: None }
     }
 
     /// Bytes came from the server.
@@ -63,10 +63,9 @@ impl HealthWatch {
     /// One step. `sent`: bytes sent so far; `is_writing`: more wait. The answer is for how long the server has been
     /// wedged.
     pub fn step(&mut self, now: Instant, sent: u64, is_writing: bool) -> Option<Duration> {
-        let gone = now.saturating_duration_since(self.stepped).min(MAX_STEP);
-        self.stepped = now;
-        self.quiet += gone;
-        self.blocked = if is_writing { self.blocked + gone } else { Duration::ZERO };
+        let passed = self.clock.step(now);
+        self.quiet += passed;
+        self.blocked = if is_writing { self.blocked + passed } else { Duration::ZERO };
         let ack_due = self.unacked(sent).is_some_and(|open| open > MAX_OPEN_WINDOWS * self.window);
         let quiet = if self.pinged || ack_due { self.quiet } else { Duration::ZERO };
         Some(quiet.max(self.blocked)).filter(|since| *since >= QUIET_LIMIT)

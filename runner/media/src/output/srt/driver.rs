@@ -15,9 +15,8 @@ use crate::encoded::{EncodedFormat, EncodedUnit, MediaKind};
 use crate::mux::TsMuxer;
 use crate::output::attempts::StreamDriver;
 use crate::output::retry::RetryBudget;
-use crate::output::stream::{StreamContext, StreamEvent};
+use crate::output::stream::{StreamContext, StreamEvent, StreamTime};
 use crate::track::Codec;
-use crate::units::MediaTime;
 
 /// From the first datagram on until the server acknowledges the first packet of media.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -46,14 +45,13 @@ pub struct SrtDriver<'a, D> {
     url: &'a SrtUrl,
     context: &'a StreamContext,
     dial: &'a D,
-    /// Time of the first frame that was sent; the stream's time goes on from there over all its connections.
-    began_ns: Option<u64>,
+    clock: StreamTime,
 }
 
 impl<'a, D> SrtDriver<'a, D> {
     /// To this URL, over the connections that `dial` opens.
-    pub const fn new(url: &'a SrtUrl, context: &'a StreamContext, dial: &'a D) -> Self {
-        Self { url, context, dial, began_ns: None }
+    pub fn new(url: &'a SrtUrl, context: &'a StreamContext, dial: &'a D) -> Self {
+        Self { url, context, dial, clock: StreamTime::default() }
     }
 }
 
@@ -76,7 +74,7 @@ impl<D: SrtDial> StreamDriver for SrtDriver<'_, D> {
             context,
             link: &link,
             budget,
-            began_ns: &mut self.began_ns,
+            clock: &mut self.clock,
             muxer,
             packets: Vec::new(),
             sent_bytes: 0,
@@ -91,7 +89,7 @@ impl<D: SrtDial> StreamDriver for SrtDriver<'_, D> {
     }
 
     fn has_begun(&self) -> bool {
-        self.began_ns.is_some()
+        self.clock.has_begun()
     }
 }
 
@@ -111,8 +109,7 @@ struct SrtConnection<'a, L> {
     context: &'a StreamContext,
     link: &'a L,
     budget: &'a mut RetryBudget,
-    /// As in [`SrtDriver`].
-    began_ns: &'a mut Option<u64>,
+    clock: &'a mut StreamTime,
     muxer: TsMuxer,
     /// Not yet cut into datagrams.
     packets: Vec<u8>,
@@ -201,8 +198,7 @@ impl<L: SrtLink> SrtConnection<'_, L> {
     }
 
     fn on_unit(&mut self, unit: &EncodedUnit) {
-        let began_ns = *self.began_ns.get_or_insert(unit.at_ns);
-        let at = MediaTime::from_ns(unit.at_ns.saturating_sub(began_ns));
+        let at = self.clock.at(unit.at_ns);
         match unit.kind {
             MediaKind::Video => self.muxer.video(at, unit.key, &unit.data, &mut self.packets),
             MediaKind::Audio => self.muxer.audio(at, &unit.data, &mut self.packets),

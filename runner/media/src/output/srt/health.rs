@@ -3,17 +3,17 @@
 
 use std::time::{Duration, Instant};
 
+use crate::output::step_clock::StepClock;
+
 /// Without an acknowledgement for so long, while something was sent: the server is gone. libsrt itself waits 5 s.
 const QUIET_LIMIT: Duration = Duration::from_secs(3);
 /// How often [`AckWatch::step`] is to be called.
 pub const SRT_STEP: Duration = Duration::from_millis(100);
-/// A step counts at most so much: a process of ours that was stopped or starved must not blame the server.
-const MAX_STEP: Duration = Duration::from_millis(300);
 
 /// Watches one connection from its first acknowledgement on.
 #[derive(Debug)]
 pub struct AckWatch {
-    stepped: Instant,
+    clock: StepClock,
     acks: u64,
     sent_at_ack: u64,
     /// Steps since the newest acknowledgement while one was due.
@@ -23,20 +23,19 @@ pub struct AckWatch {
 impl AckWatch {
     /// So many acknowledgements have come for so many bytes.
     pub const fn new(now: Instant, acks: u64, sent_bytes: u64) -> Self {
-        Self { stepped: now, acks, sent_at_ack: sent_bytes, quiet: Duration::ZERO }
+        Self { clock: StepClock::new(now), acks, sent_at_ack: sent_bytes, quiet: Duration::ZERO }
     }
 
     /// One step. `acks`: as counted by libsrt; `None`: it knows no connection. `sent_bytes`: given to it so far. The answer is
     /// for how long the server has been quiet, when that is too long.
     pub fn step(&mut self, now: Instant, acks: Option<u64>, sent_bytes: u64) -> Option<Duration> {
-        let gone = now.saturating_duration_since(self.stepped).min(MAX_STEP);
-        self.stepped = now;
+        let passed = self.clock.step(now);
         match acks {
             Some(acks) if acks != self.acks => {
                 (self.acks, self.sent_at_ack, self.quiet) = (acks, sent_bytes, Duration::ZERO);
             }
             Some(_) if sent_bytes == self.sent_at_ack => self.quiet = Duration::ZERO,
-            Some(_) | None => self.quiet += gone,
+            Some(_) | None => self.quiet += passed,
         }
         Some(self.quiet).filter(|quiet| *quiet >= QUIET_LIMIT)
     }

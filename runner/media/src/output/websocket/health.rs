@@ -7,12 +7,12 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
+use crate::output::step_clock::StepClock;
+
 /// Behind by so much, or a write that takes so long: wedged.
 const QUIET_LIMIT: Duration = Duration::from_secs(4);
 /// How often [`PingWatch::step`] is to be called.
 pub const WEBSOCKET_STEP: Duration = Duration::from_millis(250);
-/// A step counts at most so much: a process of ours that was stopped or starved must not blame the server.
-const MAX_STEP: Duration = Duration::from_millis(300);
 /// Between two pings.
 const PING_INTERVAL: Duration = Duration::from_secs(1);
 /// Pings that are remembered. Of a server that answers, there are never so many before the verdict.
@@ -21,7 +21,7 @@ const MAX_UNANSWERED: usize = 16;
 /// Watches one open websocket.
 #[derive(Debug)]
 pub struct PingWatch {
-    stepped: Instant,
+    clock: StepClock,
     /// Sum of the steps.
     now: Duration,
     next_ping: u32,
@@ -38,7 +38,7 @@ impl PingWatch {
     /// Of a websocket that is open now.
     pub const fn new(now: Instant) -> Self {
         Self {
-            stepped: now,
+            clock: StepClock::new(now),
             now: Duration::ZERO,
             next_ping: 0,
             pinged: None,
@@ -50,10 +50,9 @@ impl PingWatch {
 
     /// One step. `is_writing`: a write waits. The answer is for how long the server has read nothing, when that is too long.
     pub fn step(&mut self, now: Instant, is_writing: bool) -> Option<Duration> {
-        let gone = now.saturating_duration_since(self.stepped).min(MAX_STEP);
-        self.stepped = now;
-        self.now += gone;
-        self.blocked = if is_writing { self.blocked + gone } else { Duration::ZERO };
+        let passed = self.clock.step(now);
+        self.now += passed;
+        self.blocked = if is_writing { self.blocked + passed } else { Duration::ZERO };
         Some(self.lag().max(self.blocked)).filter(|quiet| *quiet >= QUIET_LIMIT)
     }
 
@@ -97,6 +96,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::output::step_clock::MAX_STEP;
 
     /// Steps from here on, with pings as they are due and without answers; the step at which it is found wedged.
     fn wedged_after(watch: &mut PingWatch, from: Instant, step: Duration, writing: bool) -> Option<u32> {
