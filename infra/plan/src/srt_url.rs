@@ -3,8 +3,8 @@
 
 use std::fmt;
 
-use spillway_protocol::Secret;
 use spillway_protocol::requested::stream_url;
+use spillway_protocol::{Secret, without_secrets};
 use url::{Host, Url, form_urlencoded};
 
 /// libsrt's bounds of a passphrase, bytes (`SRTO_PASSPHRASE`).
@@ -166,6 +166,12 @@ impl SrtUrl {
             }
         }
         Ok(())
+    }
+
+    /// A text of libsrt's or GStreamer's with `{...}` where it repeats the passphrase or the stream id.
+    pub fn without_secrets(&self, text: &str) -> String {
+        let secrets = [&self.passphrase, &self.stream_id].into_iter().flatten();
+        without_secrets(text, secrets.map(|secret| secret.reveal().as_str()))
     }
 
     /// Name or address, an IPv6 address without brackets.

@@ -5,12 +5,9 @@ use std::fmt;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use spillway_protocol::Secret;
 use spillway_protocol::requested::stream_url;
+use spillway_protocol::{Secret, without_secrets};
 use url::{Host, Url, form_urlencoded};
-
-/// Shorter values of a query are no secrets, and would be found inside of ordinary words.
-const MIN_HIDDEN: usize = 3;
 
 /// A `ws://` or `wss://` URL. `Display` and `Debug` show it as EgressInfo does.
 #[derive(Clone, PartialEq, Eq)]
@@ -52,21 +49,11 @@ impl WebsocketUrl {
             Some((_, value)) => value.to_owned(),
             None => pair.to_owned(),
         });
-        let secrets = values.chain(written).chain([user]).chain(password).filter(|secret| secret.len() >= MIN_HIDDEN);
-        let mut secrets: Vec<String> = secrets.collect();
-        secrets.sort_by_key(|secret| std::cmp::Reverse(secret.len()));
+        let secrets = values.chain(written).chain([user]).chain(password).map(Secret::new).collect();
         // Neither is part of a request, and neither fails with a host.
         let _ = (url.set_username(""), url.set_password(None));
         url.set_fragment(None);
-        Some(Self {
-            tls,
-            host,
-            port,
-            uri: Secret::new(url.into()),
-            authorization,
-            secrets: secrets.into_iter().map(Secret::new).collect(),
-            shown: stream_url(text),
-        })
+        Some(Self { tls, host, port, uri: Secret::new(url.into()), authorization, secrets, shown: stream_url(text) })
     }
 
     /// Whether TLS is under it.
@@ -96,7 +83,7 @@ impl WebsocketUrl {
 
     /// A server's text with `{...}` where it repeats a value of the query, the user or the password.
     pub fn without_secrets(&self, text: &str) -> String {
-        self.secrets.iter().fold(text.to_owned(), |text, secret| text.replace(secret.reveal().as_str(), "{...}"))
+        without_secrets(text, self.secrets.iter().map(|secret| secret.reveal().as_str()))
     }
 }
 

@@ -1,8 +1,20 @@
-//! A wrapper for credentials.
+//! A wrapper for credentials, and how they are taken out of the texts of others.
 
+use std::cmp::Reverse;
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
+
+/// Shorter secrets are none, and would be found inside of ordinary words.
+const MIN_HIDDEN_BYTES: usize = 3;
+
+/// A server's or a library's text with `{...}` where it repeats one of these secrets.
+pub fn without_secrets<'a>(text: &str, secrets: impl IntoIterator<Item = &'a str>) -> String {
+    let mut secrets: Vec<&str> = secrets.into_iter().filter(|secret| secret.len() >= MIN_HIDDEN_BYTES).collect();
+    // One may be a part of another.
+    secrets.sort_by_key(|secret| Reverse(secret.len()));
+    secrets.into_iter().fold(text.to_owned(), |text, secret| text.replace(secret, "{...}"))
+}
 
 /// A value that never prints: `Debug` and `Display` show `[secret]`. Serde writes it in full, because a ticket carries it;
 /// the ticket is encrypted before it leaves the process.
@@ -49,5 +61,9 @@ mod tests {
         let secret = Secret::new("canary".to_owned());
         assert_eq!(format!("{secret:?} {secret}"), "[secret] [secret]");
         assert_eq!(secret.reveal(), "canary");
+    }
+    #[test]
+    fn a_text_of_others_is_told_without_secrets() {
+        assert_eq!(without_secrets("ab: canary-12 of canary", ["canary", "canary-1", "ab"]), "ab: {...}2 of {...}");
     }
 }

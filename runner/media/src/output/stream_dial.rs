@@ -2,6 +2,7 @@
 //! caller. No text has a part of the URL but its host.
 
 use std::io;
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use rustls::pki_types::ServerName;
@@ -42,6 +43,13 @@ pub enum DialError {
     },
 }
 
+impl DialError {
+    /// The resolver's answer is empty.
+    pub fn no_address() -> Self {
+        Self::Resolve { message: "it has no address".to_owned() }
+    }
+}
+
 /// Where to.
 #[derive(Clone, Copy, Debug)]
 pub struct DialTarget<'a> {
@@ -69,13 +77,19 @@ pub async fn dial(target: DialTarget<'_>, tls: Option<&StreamTls>) -> Result<Box
     Ok(Box::new(tls))
 }
 
+/// The addresses of a host, in the resolver's order; there may be none.
+///
+/// # Errors
+///
+/// What the resolver says.
+pub async fn resolve(host: &str, port: u16) -> Result<impl Iterator<Item = SocketAddr>, DialError> {
+    tokio::net::lookup_host((host, port)).await.map_err(|error| DialError::Resolve { message: error.to_string() })
+}
+
 /// The first address that takes the connection.
 async fn connect(target: DialTarget<'_>) -> Result<TcpStream, DialError> {
-    let resolve = |message: String| DialError::Resolve { message };
-    let addresses =
-        tokio::net::lookup_host((target.host, target.port)).await.map_err(|error| resolve(error.to_string()))?;
-    let mut failed = resolve("it has no address".to_owned());
-    for address in addresses {
+    let mut failed = DialError::no_address();
+    for address in resolve(target.host, target.port).await? {
         match TcpStream::connect(address).await {
             Ok(tcp) => {
                 if let Err(error) = tune(&tcp, target.send_buffer) {

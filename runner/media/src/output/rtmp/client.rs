@@ -319,7 +319,7 @@ impl RtmpClient {
 
     fn refused(&self, code: Option<&str>, description: Option<&str>) -> RtmpFault {
         let text = |text: Option<&str>| {
-            let text = self.url.without_key(text.unwrap_or_default());
+            let text = self.url.without_secrets(text.unwrap_or_default());
             text.chars().filter(|c| !c.is_control()).take(MAX_TEXT_CHARS).collect()
         };
         RtmpFault::Refused { code: text(code.or(Some("no code"))), description: text(description) }

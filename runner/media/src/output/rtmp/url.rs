@@ -3,12 +3,10 @@
 
 use std::fmt;
 
-use spillway_plan::{Secret, stream_url};
+use spillway_plan::{Secret, stream_url, without_secrets};
 
 const RTMP_PORT: u16 = 1935;
 const RTMPS_PORT: u16 = 443;
-/// Shorter parts of a key are no secret, and would be found inside of ordinary words.
-const MIN_HIDDEN: usize = 3;
 
 /// An `rtmp://` or `rtmps://` URL. `Display` and `Debug` show it as EgressInfo does, see [`stream_url`].
 #[derive(Clone, PartialEq, Eq)]
@@ -100,16 +98,13 @@ impl RtmpUrl {
     }
 
     /// A server's text with `{...}` where it repeats the key or a value of a query: some name the stream that they refuse.
-    pub fn without_key(&self, text: &str) -> String {
+    pub fn without_secrets(&self, text: &str) -> String {
         let values = [self.key(), self.app()].into_iter().flat_map(|part| {
             let query = part.split_once('?').map_or("", |(_, query)| query);
             query.split('&').map(|pair| pair.split_once('=').map_or(pair, |(_, value)| value))
         });
         let name = self.key().split('?').next().unwrap_or_default();
-        let mut hidden: Vec<&str> = [self.key(), name].into_iter().chain(values).collect();
-        hidden.retain(|part| part.len() >= MIN_HIDDEN);
-        hidden.sort_by_key(|part| std::cmp::Reverse(part.len()));
-        hidden.iter().fold(text.to_owned(), |text, part| text.replace(part, "{...}"))
+        without_secrets(text, [self.key(), name].into_iter().chain(values))
     }
 }
 
@@ -196,8 +191,8 @@ mod tests {
         assert!(!told.contains("canary"), "{told}");
         let url = RtmpUrl::parse("rtmp://h/app/canary-key?token=canary-token").unwrap();
         let server = "Stream canary-key is in use (canary-key?token=canary-token, canary-token)";
-        assert_eq!(url.without_key(server), "Stream {...} is in use ({...}, {...})");
-        assert_eq!(RtmpUrl::parse("rtmp://h/app/ab").unwrap().without_key("about"), "about");
+        assert_eq!(url.without_secrets(server), "Stream {...} is in use ({...}, {...})");
+        assert_eq!(RtmpUrl::parse("rtmp://h/app/ab").unwrap().without_secrets("about"), "about");
     }
 
     proptest! {

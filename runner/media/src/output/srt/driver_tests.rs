@@ -14,6 +14,7 @@ use crate::encoded::StreamNumber;
 use crate::output::attempts::publish;
 use crate::output::ring::{RingBounds, UnitRing};
 use crate::output::stream::StreamReporter;
+use crate::output::stream_dial::DialError;
 use crate::output::stream_tls::StreamTls;
 
 const URL: &str = "srt://h:9000?passphrase=canary-0123&streamid=canary-id";
@@ -84,7 +85,7 @@ impl SrtDial for MemoryDial {
     async fn dial(&self, _: &SrtUrl) -> Result<FakeLink, SrtFault> {
         let link = FakeLink::default();
         let sent = self.0.send(link.clone());
-        sent.map_err(|_| SrtFault::Resolve { message: "no such host".to_owned() })?;
+        sent.map_err(|_| DialError::Resolve { message: "no such host".to_owned() })?;
         Ok(link)
     }
 }
@@ -226,7 +227,7 @@ async fn a_host_without_an_address_is_tried_three_times() {
     running.links.close();
     let feed = feed(&running.ring);
     let fault = (&mut running.task).await.unwrap().unwrap_err();
-    assert!(matches!(fault, SrtFault::Resolve { .. }), "{fault}");
+    assert!(matches!(fault, SrtFault::Dial(DialError::Resolve { .. })), "{fault}");
     let again = |retries| retrying("the host cannot be resolved: no such host", retries);
     assert_eq!(running.said(), [StreamEvent::Connecting, again(1), again(2)]);
     feed.abort();
@@ -269,7 +270,7 @@ async fn a_loss_is_tried_again_for_half_a_minute() {
     let lost = Instant::now();
     let fault = (&mut running.task).await.unwrap().unwrap_err();
     assert!(lost.elapsed() >= Duration::from_secs(30) && lost.elapsed() < Duration::from_secs(32));
-    assert!(matches!(fault, SrtFault::Resolve { .. }), "{fault}");
+    assert!(matches!(fault, SrtFault::Dial(DialError::Resolve { .. })), "{fault}");
     let said = running.said();
     assert_eq!(said[2], retrying("the connection was lost: Unknown or erroneous", 1));
     feed.abort();

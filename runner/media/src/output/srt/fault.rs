@@ -3,26 +3,22 @@
 
 use std::time::Duration;
 
-use spillway_plan::{Secret, SrtUrl};
+use spillway_plan::SrtUrl;
 
 use crate::output::attempts::StreamFault;
+use crate::output::stream_dial::DialError;
 
 /// What `srtsink` puts before libsrt's own words.
 const PREFIXES: [&str; 2] = ["Failed to write to SRT socket: ", "Error on SRT socket: "];
 /// libsrt's words for a handshake that was not answered (`SRT_REJ_TIMEOUT`).
 const UNANSWERED: &str = "Connection timeout";
-/// Shorter secrets are no secrets, and would be found inside of ordinary words.
-const MIN_HIDDEN: usize = 3;
 
 /// What ended an attempt or a connection. Its text goes to the user.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SrtFault {
     /// The host has no address.
-    #[error("the host cannot be resolved: {message}")]
-    Resolve {
-        /// The resolver's.
-        message: String,
-    },
+    #[error(transparent)]
+    Dial(#[from] DialError),
     /// No socket, or one that does not take an option of the URL.
     #[error("cannot connect: {message}")]
     Open {
@@ -65,21 +61,13 @@ impl SrtFault {
     /// Of an error of `srtsink`, before or after the connection was made.
     pub fn of_element(url: &SrtUrl, is_connected: bool, text: &str) -> Self {
         let message = PREFIXES.iter().fold(text, |text, prefix| text.strip_prefix(prefix).unwrap_or(text));
-        let message = without_secrets(url, message);
+        let message = url.without_secrets(message);
         match is_connected {
             true => Self::Lost { message },
             false if message.contains(UNANSWERED) => Self::Silent,
             false => Self::Refused { message },
         }
     }
-}
-
-/// A text with `{...}` where it repeats the passphrase or the stream id.
-pub fn without_secrets(url: &SrtUrl, text: &str) -> String {
-    let secrets = [url.passphrase(), url.stream_id()].into_iter().flatten().map(Secret::reveal);
-    let mut secrets: Vec<&String> = secrets.filter(|secret| secret.len() >= MIN_HIDDEN).collect();
-    secrets.sort_by_key(|secret| std::cmp::Reverse(secret.len()));
-    secrets.into_iter().fold(text.to_owned(), |text, secret| text.replace(secret.as_str(), "{...}"))
 }
 
 #[cfg(test)]

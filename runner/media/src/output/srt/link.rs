@@ -10,8 +10,9 @@ use gstreamer as gst;
 use gstreamer_app as gst_app;
 use spillway_plan::SrtUrl;
 
-use super::fault::{SrtFault, without_secrets};
+use super::fault::SrtFault;
 use crate::element::{PipelineError, build, make};
+use crate::output::stream_dial::{DialError, resolve};
 
 /// What libsrt counts of a connection.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -60,11 +61,8 @@ impl SrtDial for GstDial {
     type Link = GstLink;
 
     async fn dial(&self, url: &SrtUrl) -> Result<GstLink, SrtFault> {
-        let resolve = |message: String| SrtFault::Resolve { message };
         // Not by GStreamer, whose resolver cannot be given up.
-        let mut addresses =
-            tokio::net::lookup_host((url.host(), url.port())).await.map_err(|error| resolve(error.to_string()))?;
-        let address = addresses.next().ok_or_else(|| resolve("it has no address".to_owned()))?;
+        let address = resolve(url.host(), url.port()).await?.next().ok_or_else(DialError::no_address)?;
         let url = url.clone();
         let opened = tokio::task::spawn_blocking(move || GstLink::open(&url, address)).await;
         opened.unwrap_or_else(|error| Err(SrtFault::Open { message: error.to_string() }))
@@ -86,7 +84,7 @@ impl GstLink {
     fn open(url: &SrtUrl, address: SocketAddr) -> Result<Self, SrtFault> {
         hide_secrets();
         let failed =
-            |error: &dyn std::fmt::Display| SrtFault::Open { message: without_secrets(url, &error.to_string()) };
+            |error: &dyn std::fmt::Display| SrtFault::Open { message: url.without_secrets(&error.to_string()) };
         let connection = GstConnection::new(url, address).map_err(|error| failed(&error))?;
         if let Err(error) = connection.pipeline.set_state(gst::State::Playing) {
             return Err(connection.error().map_or_else(|| failed(&error), |said| failed(&said)));
