@@ -99,11 +99,6 @@ impl Streams {
         }
     }
 
-    /// Ends all streams, as [`Streams::remove`].
-    pub fn end(&self) {
-        self.added.values().for_each(|added| added.ring.end());
-    }
-
     /// How far each stream is behind the newest frame, milliseconds; 0 for one that has ended.
     pub fn lags_ms(&self) -> impl Iterator<Item = (u32, u64)> {
         self.added.iter().map(|(id, added)| (*id, added.reporter.lag_ms()))

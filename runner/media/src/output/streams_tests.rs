@@ -81,7 +81,7 @@ fn streams_come_and_go_one_by_one() {
     second.put(sound(10));
     // The same id is the same stream, also when it has ended.
     assert!(Arc::ptr_eq(&first, &streams.add(start(0, "null://count"))));
-    streams.end();
+    streams.remove(5);
     assert_eq!(end(&events, 5), StreamEnd::unavailable("11".to_owned()));
     assert!(events.recv_timeout(Duration::from_millis(50)).is_err());
     assert_eq!(streams.lags_ms().collect::<Vec<_>>(), [(0, 0), (5, 0)]);

@@ -25,11 +25,9 @@ impl RecorderController {
             self.whole_outputs += 1;
             self.images_ended(&images);
         }
-        if let Some(index) = self.files.iter().position(|file| file.taker == taker) {
-            let file = self.files.remove(index);
+        if let Some(file) = self.forget_file(taker) {
             self.whole_outputs += 1;
-            let quality = self.quality(file.media_ns());
-            self.close_file(file, quality);
+            self.file_ended(file);
         }
     }
 
@@ -40,30 +38,24 @@ impl RecorderController {
         let others_are_whole = self.draining.is_some() && self.whole_outputs > 0;
         let others = self.files.len() + self.segments.len() + self.images.len() > 1 || self.streams.is_asked();
         let is_last = !others && !others_are_whole;
-        if let Some(segments) = self.forget_segments(taker) {
+        let failed = if let Some(segments) = self.forget_segments(taker) {
             self.segments_ended(&segments);
-            if is_last {
-                return self.broke(error);
-            }
-            self.output_failed((None, segments.output), &error);
-            return CONTINUE;
-        }
-        if let Some(images) = self.forget_images(taker) {
+            (None, segments.output)
+        } else if let Some(images) = self.forget_images(taker) {
             self.images_ended(&images);
-            if is_last {
-                return self.broke(error);
-            }
-            self.output_failed((None, images.output), &error);
+            (None, images.output)
+        } else if let Some(file) = self.files.iter().find(|file| file.taker == taker) {
+            (Some(file.file), file.output)
+        } else {
             return CONTINUE;
-        }
-        let Some(index) = self.files.iter().position(|file| file.taker == taker) else { return CONTINUE };
+        };
         if is_last {
             return self.broke(error);
         }
-        let file = self.files.remove(index);
-        self.output_failed((Some(file.file), file.output), &error);
-        let quality = self.quality(file.media_ns());
-        self.close_file(file, quality);
+        self.output_failed(failed, &error);
+        if let Some(file) = self.forget_file(taker) {
+            self.file_ended(file);
+        }
         CONTINUE
     }
 
@@ -118,8 +110,20 @@ impl RecorderController {
         }
     }
 
+    /// The file that this taker wrote.
+    fn forget_file(&mut self, taker: TakerId) -> Option<RecordedFile> {
+        let index = self.files.iter().position(|file| file.taker == taker)?;
+        Some(self.files.remove(index))
+    }
+
+    /// Nothing of it is written any more.
+    fn file_ended(&self, file: RecordedFile) {
+        let quality = self.quality(file.media_ns());
+        self.close_file(file, quality);
+    }
+
     /// Nothing is written into it any more.
-    fn close_file(&mut self, mut file: RecordedFile, quality: Quality) {
+    fn close_file(&self, mut file: RecordedFile, quality: Quality) {
         if let Some(wrote) = file.wrote() {
             self.send(wrote);
         }
