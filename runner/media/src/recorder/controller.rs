@@ -10,6 +10,7 @@ mod images;
 mod sheets;
 mod streams;
 mod live;
+mod end;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
@@ -22,7 +23,7 @@ use gstreamer as gst;
 use spillway_ipc::framing::EventWriter;
 use spillway_ipc::{MediaCommand, MediaEndReason, MediaEvent, StartCommand};
 use spillway_process::{Clock, chain};
-use tracing::{debug, error, info, warn};
+use tracing::{debug, info};
 
 use super::input::RecorderInput;
 use super::mode::TrackSurvey;
@@ -40,12 +41,6 @@ use crate::units::MediaTime;
 
 /// Progress is looked at this often.
 const TICK: Duration = Duration::from_millis(250);
-/// How long the room may take to hand over what has arrived after we leave.
-const ROOM_LEAVE_TIMEOUT: Duration = Duration::from_secs(1);
-/// How long a drain may go without any progress before the file is closed as it is.
-const DRAIN_TIMEOUT: Duration = Duration::from_secs(10);
-/// The same when the runner is gone and will not wait for us. Streams take up to 3 s.
-const ORPHAN_DRAIN_TIMEOUT: Duration = Duration::from_secs(4);
 /// Between two [`MediaEvent::Alive`].
 pub(super) const ALIVE_EVERY: Duration = Duration::from_millis(700);
 
@@ -267,54 +262,15 @@ impl RecorderController {
         }
     }
 
-    fn stop(&mut self) -> Flow {
-        if self.leaving.is_none() && self.draining.is_none() {
-            self.leaving = Some(Instant::now() + ROOM_LEAVE_TIMEOUT);
-            if let Some(room) = &self.room {
-                room.leave();
-            }
-        }
-        CONTINUE
-    }
-
-    fn room_over(&mut self, why: MediaEndReason) -> Flow {
-        let why = if self.leaving.is_some() { MediaEndReason::Stopped } else { why };
-        self.drain(why)
-    }
-
-    fn drain(&mut self, why: MediaEndReason) -> Flow {
-        if self.draining.is_some() {
-            return CONTINUE;
-        }
-        let stopped_at = self.stopped_at();
-        let Some(recorder) = &mut self.recorder else { return Flow::Break(why) };
-        recorder.end(stopped_at);
-        self.draining = Some(DrainState {
-            why,
-            worked: recorder.worked(),
-            give_up_at: Instant::now() + self.drain_timeout(),
-            images_until: None,
-        });
-        CONTINUE
-    }
-
-    /// Media time at which a stop was asked for.
-    fn stopped_at(&self) -> Option<MediaTime> {
-        let asked = self.leaving?.checked_sub(ROOM_LEAVE_TIMEOUT)?;
-        let since_origin = self.clock.unix_ns_at(asked.into()).checked_sub(self.origin?)?;
-        u64::try_from(since_origin).ok().map(MediaTime::from_ns)
-    }
-
-    fn drain_timeout(&self) -> Duration {
-        if self.orphan { ORPHAN_DRAIN_TIMEOUT } else { DRAIN_TIMEOUT }
-    }
-
     fn on_pipeline(&mut self, number: u32, event: PipelineEvent) -> Flow {
         if self.recorder.as_ref().is_none_or(|recorder| recorder.number != number) {
             return CONTINUE;
         }
         match event {
-            PipelineEvent::Flowing => self.flowing(),
+            PipelineEvent::Flowing => {
+                self.flowing();
+                CONTINUE
+            }
             PipelineEvent::TakerEnded(taker) => {
                 self.taker_ended(taker);
                 CONTINUE
@@ -329,15 +285,14 @@ impl RecorderController {
         }
     }
 
-    fn flowing(&mut self) -> Flow {
-        let Some(recorder) = &self.recorder else { return CONTINUE };
+    fn flowing(&mut self) {
         if !self.started
+            && let Some(recorder) = &self.recorder
             && let (Some(zero), Some(origin)) = (self.origin, recorder.origin())
         {
             self.started = true;
             self.send(MediaEvent::Started { at: zero + origin.ns() as i64 });
         }
-        CONTINUE
     }
 
     fn on_compositor(&mut self, number: u32, event: CompositorEvent) -> Flow {
@@ -363,25 +318,6 @@ impl RecorderController {
         CONTINUE
     }
 
-    /// Nothing more can be written. What was, stays.
-    fn broke(&mut self, error: FileError) -> Flow {
-        // A closed input is the echo of a fault that the pipeline tells itself.
-        if matches!(&error, FileError::Feed(_)) {
-            return CONTINUE;
-        }
-        let message = chain(&error).to_string();
-        if let Some(room) = &self.room {
-            room.leave();
-        }
-        if error.is_full() {
-            return Flow::Break(MediaEndReason::Full { message });
-        }
-        if error.code() == "internal" {
-            error!(error = message, "recording broke");
-        }
-        failed(error.code(), message)
-    }
-
     fn tick(&mut self, now: Instant) -> Flow {
         let (mut media_ns, mut lag_ms, mut backlog_bytes, mut worked) = (0, 0, 0, 0);
         if let Some(recorder) = &mut self.recorder {
@@ -398,30 +334,9 @@ impl RecorderController {
         }
         // The first frame may have passed before the compositor's start or the wall clock was known.
         if media_ns > 0 {
-            let _ = self.flowing();
+            self.flowing();
         }
-        if self.images_are_late(now)
-            && let Some(draining) = self.draining.take()
-        {
-            self.send(MediaEvent::Noted { message: "the last images were not made in time".to_owned() });
-            return Flow::Break(draining.why);
-        }
-        let drain_timeout = self.drain_timeout();
-        if let Some(draining) = &mut self.draining {
-            if draining.worked != worked {
-                draining.worked = worked;
-                draining.give_up_at = now + drain_timeout;
-            } else if now >= draining.give_up_at {
-                warn!("the file did not finish draining");
-                return Flow::Break(MediaEndReason::Failed {
-                    code: "deadline_exceeded".into(),
-                    message: "the encoder did not finish; the file ends where it stood".into(),
-                });
-            }
-        } else if self.leaving.is_some_and(|until| now >= until) {
-            return self.drain(MediaEndReason::Stopped);
-        }
-        CONTINUE
+        self.watch_drain(now, worked)
     }
 
     fn send(&self, event: MediaEvent) {

@@ -10,7 +10,8 @@ use spillway_ipc::{MediaEvent, Quality};
 use spillway_plan::VideoPlan;
 use tracing::debug;
 
-use super::{CONTINUE, Flow, ORPHAN_DRAIN_TIMEOUT, RecorderController, failed};
+use super::end::ORPHAN_DRAIN_TIMEOUT;
+use super::{CONTINUE, Flow, RecorderController, failed};
 use crate::output::{Fanout, FileTakerOptions};
 use crate::recorder::formats::{canvas, file_streams, inputs, join_waits};
 use crate::recorder::input::RecorderInput;
