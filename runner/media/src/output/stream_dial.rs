@@ -57,24 +57,43 @@ pub struct DialTarget<'a> {
     pub host: &'a str,
     /// TCP port.
     pub port: u16,
+    /// Whether TLS is over it.
+    pub is_tls: bool,
     /// What the kernel may hold, bytes. Lag belongs into our own ring, where it can be dropped; Linux would let 4 MB of it
     /// grow.
     pub send_buffer: usize,
 }
 
-/// A connection, with TLS where `tls` says how. The caller bounds the time.
-///
-/// # Errors
-///
-/// Resolve, connect or TLS. Whether another try helps is the stream's decision.
-pub async fn dial(target: DialTarget<'_>, tls: Option<&StreamTls>) -> Result<Box<dyn StreamIo>, DialError> {
-    let Some(tls) = tls else { return Ok(Box::new(connect(target).await?)) };
-    let failed = |message: String| DialError::Tls { message };
-    let config = tls.config().map_err(|error| failed(error.to_string()))?;
-    let name = ServerName::try_from(target.host.to_owned()).map_err(|error| failed(error.to_string()))?;
-    let tcp = connect(target).await?;
-    let tls = TlsConnector::from(config).connect(name, tcp).await.map_err(|error| failed(error.to_string()))?;
-    Ok(Box::new(tls))
+/// Opens connections; over TCP, or to something in memory in tests.
+pub trait StreamDial: Send + Sync {
+    /// What is read and written.
+    type Io: AsyncRead + AsyncWrite + Send + Unpin;
+
+    /// A connection. The caller bounds the time.
+    ///
+    /// # Errors
+    ///
+    /// Resolve, connect or TLS. Whether another try helps is the stream's decision.
+    fn dial(&self, target: DialTarget<'_>) -> impl Future<Output = Result<Self::Io, DialError>> + Send;
+}
+
+/// Connections over TCP, and with this TLS over it where it is asked for.
+pub struct TcpDial(pub StreamTls);
+
+impl StreamDial for TcpDial {
+    type Io = Box<dyn StreamIo>;
+
+    async fn dial(&self, target: DialTarget<'_>) -> Result<Box<dyn StreamIo>, DialError> {
+        if !target.is_tls {
+            return Ok(Box::new(connect(target).await?));
+        }
+        let failed = |message: String| DialError::Tls { message };
+        let config = self.0.config().map_err(|error| failed(error.to_string()))?;
+        let name = ServerName::try_from(target.host.to_owned()).map_err(|error| failed(error.to_string()))?;
+        let tcp = connect(target).await?;
+        let tls = TlsConnector::from(config).connect(name, tcp).await.map_err(|error| failed(error.to_string()))?;
+        Ok(Box::new(tls))
+    }
 }
 
 /// The addresses of a host, in the resolver's order; there may be none.

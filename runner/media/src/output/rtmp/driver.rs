@@ -9,7 +9,6 @@ use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 use tracing::{debug, info};
 
 use super::client::{ACK_WINDOW, RtmpClient, RtmpEvent};
-use super::dial::RtmpDial;
 use super::fault::RtmpFault;
 use super::flv::{FlvMuxer, bitrate_kbps};
 use super::health::{HEALTH_STEP, HealthWatch};
@@ -18,6 +17,7 @@ use crate::encoded::EncodedUnit;
 use crate::output::attempts::StreamDriver;
 use crate::output::retry::RetryBudget;
 use crate::output::stream::{StreamContext, StreamEvent, StreamTime};
+use crate::output::stream_dial::{DialTarget, StreamDial};
 
 /// From the first byte on until the stream is accepted, and for the connection before it.
 pub const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
@@ -29,6 +29,7 @@ const END_TIMEOUT: Duration = Duration::from_secs(1);
 const REASON_TIMEOUT: Duration = Duration::from_millis(100);
 const PING_EVERY: Duration = Duration::from_secs(1);
 const READ_BYTES: usize = 16 << 10;
+const SEND_BUFFER_BYTES: usize = 256 << 10;
 
 /// One stream, with what outlives its connections.
 pub struct RtmpDriver<'a, D> {
@@ -45,13 +46,15 @@ impl<'a, D> RtmpDriver<'a, D> {
     }
 }
 
-impl<D: RtmpDial> StreamDriver for RtmpDriver<'_, D> {
+impl<D: StreamDial> StreamDriver for RtmpDriver<'_, D> {
     type Fault = RtmpFault;
 
     async fn attempt(&mut self, budget: &mut RetryBudget) -> Result<(), RtmpFault> {
         let (url, context, dial) = (self.url, self.context, self.dial);
+        let (host, port, is_tls) = (url.host(), url.port(), url.is_tls());
+        let target = DialTarget { host, port, is_tls, send_buffer: SEND_BUFFER_BYTES };
         let io = tokio::select! {
-            dialled = timeout(ANSWER_TIMEOUT, dial.dial(url)) => match dialled {
+            dialled = timeout(ANSWER_TIMEOUT, dial.dial(target)) => match dialled {
                 Ok(io) => io?,
                 Err(_) => return Err(RtmpFault::Silent { step: "the connection" }),
             },

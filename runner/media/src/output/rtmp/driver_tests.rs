@@ -25,10 +25,10 @@ use crate::track::Codec;
 /// Hands the server's end of each connection to the test; refuses when the test takes no more.
 struct MemoryDial(mpsc::UnboundedSender<FakeServer>);
 
-impl RtmpDial for MemoryDial {
+impl StreamDial for MemoryDial {
     type Io = DuplexStream;
 
-    async fn dial(&self, _: &RtmpUrl) -> Result<DuplexStream, RtmpFault> {
+    async fn dial(&self, _: DialTarget<'_>) -> Result<DuplexStream, DialError> {
         let (ours, theirs) = tokio::io::duplex(64 << 10);
         let unreachable = |_| DialError::Connect { message: "no listener".to_owned() };
         self.0.send(FakeServer::new(theirs)).map_err(unreachable)?;

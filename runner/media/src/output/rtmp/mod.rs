@@ -1,12 +1,11 @@
-//! RTMP and RTMPS. `driver` is the task of one stream and `dial` its connections; all else is pure: `client` (the protocol),
-//! `chunk` and `amf` under it, `flv` (what it carries), `health`, `url`, `fault`.
+//! RTMP and RTMPS. `driver` is the task of one stream; all else is pure: `client` (the protocol), `chunk` and `amf` under it,
+//! `flv` (what it carries), `health`, `url`, `fault`.
 //!
 //! Our own, because GStreamer's elements do not serve: `rtmpsink` puts the key into its error texts and blocks while it is
 //! stopped, `rtmp2sink` finds a server that hangs after 17 s, has no private certificate authority, and lets 10 s of a slow
 //! stream gather in kernel buffers.
 
 mod driver;
-mod dial;
 mod client;
 mod flv;
 mod chunk;
@@ -15,11 +14,11 @@ mod health;
 mod fault;
 mod url;
 
-use self::dial::TcpDial;
 use self::driver::RtmpDriver;
 use self::url::RtmpUrl;
 use super::attempts::publish;
 use super::stream::{StreamContext, StreamEnd};
+use super::stream_dial::TcpDial;
 
 /// Publishes one stream, until its frames end or it is given up.
 pub async fn run(context: StreamContext) -> StreamEnd {

@@ -12,13 +12,14 @@ use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::{Error, Message};
 use tracing::{debug, info};
 
-use super::dial::{WebsocketDial, open};
 use super::fault::WebsocketFault;
+use super::handshake::open;
 use super::health::{PingWatch, WEBSOCKET_STEP};
 use crate::encoded::EncodedUnit;
 use crate::output::attempts::StreamDriver;
 use crate::output::retry::RetryBudget;
 use crate::output::stream::{StreamContext, StreamEvent};
+use crate::output::stream_dial::{DialTarget, StreamDial};
 
 /// For the connection, and for the handshake over it.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
@@ -26,6 +27,8 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(2);
 /// For both close frames.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
+/// A sixth of a second of sound.
+const SEND_BUFFER_BYTES: usize = 32 << 10;
 
 /// One stream, with what outlives its connections.
 pub struct WebsocketDriver<'a, D> {
@@ -42,13 +45,15 @@ impl<'a, D> WebsocketDriver<'a, D> {
     }
 }
 
-impl<D: WebsocketDial> StreamDriver for WebsocketDriver<'_, D> {
+impl<D: StreamDial> StreamDriver for WebsocketDriver<'_, D> {
     type Fault = WebsocketFault;
 
     async fn attempt(&mut self, budget: &mut RetryBudget) -> Result<(), WebsocketFault> {
         let (url, context, dial) = (self.url, self.context, self.dial);
+        let (host, port, is_tls) = (url.host(), url.port(), url.is_tls());
+        let target = DialTarget { host, port, is_tls, send_buffer: SEND_BUFFER_BYTES };
         let opened = async {
-            let io = within("the connection", dial.dial(url)).await?;
+            let io = within("the connection", dial.dial(target)).await?;
             within("the websocket's handshake", open(url, io)).await
         };
         let websocket = tokio::select! {
@@ -70,11 +75,14 @@ impl<D: WebsocketDial> StreamDriver for WebsocketDriver<'_, D> {
     }
 }
 
-async fn within<T>(
-    step: &'static str,
-    answer: impl Future<Output = Result<T, WebsocketFault>>,
-) -> Result<T, WebsocketFault> {
-    timeout(ANSWER_TIMEOUT, answer).await.unwrap_or(Err(WebsocketFault::Silent { step }))
+async fn within<T, E>(step: &'static str, answer: impl Future<Output = Result<T, E>>) -> Result<T, WebsocketFault>
+where
+    WebsocketFault: From<E>,
+{
+    match timeout(ANSWER_TIMEOUT, answer).await {
+        Ok(answered) => Ok(answered?),
+        Err(_) => Err(WebsocketFault::Silent { step }),
+    }
 }
 
 /// One open websocket.

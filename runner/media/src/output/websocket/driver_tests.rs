@@ -30,10 +30,10 @@ type Server = WebSocketStream<DuplexStream>;
 /// Hands the server's end of each connection to the test; refuses when the test takes no more.
 struct MemoryDial(mpsc::UnboundedSender<DuplexStream>);
 
-impl WebsocketDial for MemoryDial {
+impl StreamDial for MemoryDial {
     type Io = DuplexStream;
 
-    async fn dial(&self, _: &WebsocketUrl) -> Result<DuplexStream, WebsocketFault> {
+    async fn dial(&self, _: DialTarget<'_>) -> Result<DuplexStream, DialError> {
         let (ours, theirs) = tokio::io::duplex(32 << 10);
         let unreachable = |_| DialError::Connect { message: "no listener".to_owned() };
         self.0.send(theirs).map_err(unreachable)?;

@@ -1,5 +1,4 @@
-//! Connections to websocket servers: TCP or TLS, or something in memory in tests, and the handshake over it. Dialled in a
-//! stream's task; every step is bounded by the caller.
+//! The handshake that makes a websocket of a connection. In a stream's task; the caller bounds its time.
 
 use spillway_plan::WebsocketUrl;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -10,41 +9,12 @@ use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 use tokio_tungstenite::{WebSocketStream, client_async_with_config};
 
 use super::fault::WebsocketFault;
-use crate::output::stream_dial::{DialTarget, StreamIo, dial};
-use crate::output::stream_tls::StreamTls;
 
-/// A sixth of a second of sound.
-const SEND_BUFFER_BYTES: usize = 32 << 10;
 const READ_BUFFER_BYTES: usize = 4 << 10;
 /// What a server says is dropped, but first it is put together.
 const MAX_RECEIVED_BYTES: usize = 1 << 20;
 /// What livekit/egress says it sends.
 const CONTENT: &str = "audio/x-raw";
-
-/// Opens connections; TCP, or something in memory in tests.
-pub trait WebsocketDial: Send + Sync {
-    /// What is read and written.
-    type Io: AsyncRead + AsyncWrite + Send + Unpin;
-
-    /// A connection to the URL's host. The caller bounds the time.
-    ///
-    /// # Errors
-    ///
-    /// Resolve, connect or TLS. Whether another try helps is the stream's decision.
-    fn dial(&self, url: &WebsocketUrl) -> impl Future<Output = Result<Self::Io, WebsocketFault>> + Send;
-}
-
-/// Connections over TCP, with TLS where the URL asks for it.
-pub struct TcpWebsocketDial(pub StreamTls);
-
-impl WebsocketDial for TcpWebsocketDial {
-    type Io = Box<dyn StreamIo>;
-
-    async fn dial(&self, url: &WebsocketUrl) -> Result<Self::Io, WebsocketFault> {
-        let target = DialTarget { host: url.host(), port: url.port(), send_buffer: SEND_BUFFER_BYTES };
-        Ok(dial(target, url.is_tls().then_some(&self.0)).await?)
-    }
-}
 
 /// The handshake of a connection.
 ///
