@@ -78,8 +78,7 @@ pub struct StartCommand {
     /// process adds it once, at the beginning, and goes on by the monotonic clock.
     #[serde(default)]
     pub clock_ahead_ns: i64,
-    /// Absolute: an existing folder that only this user can read, for segments and images; `None`: no
-    /// output has any.
+    /// Absolute: an existing folder that only this user can read, for segments, images and sheets; `None`: there are none.
     #[serde(default)]
     pub spool: Option<PathBuf>,
 }

@@ -13,7 +13,6 @@ use bytes::Bytes;
 use spillway_plan::Container;
 
 use self::packet_grid::PacketGrid;
-
 use crate::output::{Feed, FeedError};
 use crate::track::{Codec, Frame};
 use crate::units::MediaTime;

@@ -54,7 +54,7 @@ impl SheetCanvas {
     ///
     /// # Errors
     ///
-    /// When the tile has another size, or would lie outside.
+    /// When the tile has less pixels than that. What would lie outside is left out.
     pub fn put(&mut self, tile: &gst::BufferRef, at: (u32, u32)) -> Result<(), PipelineError> {
         let tile = tile.map_readable().map_err(build)?;
         copy((tile.as_slice(), &self.tile), (self.data.as_mut_slice(), &self.sheet), at)
@@ -122,7 +122,7 @@ fn copy(
     (to, to_info): (&mut [u8], &gst_video::VideoInfo),
     (x, y): (u32, u32),
 ) -> Result<(), PipelineError> {
-    let outside = || build("a tile lies outside of its sheet");
+    let short = || build("a picture has another size");
     for (index, (from_plane, to_plane)) in planes(from_info).into_iter().zip(planes(to_info)).enumerate() {
         // Chroma has half of the pixels in both directions.
         let share = if index == 0 { 1 } else { 2 };
@@ -131,8 +131,8 @@ fn copy(
         for row in 0..from_plane.height.min(to_plane.height.saturating_sub(y)) {
             let source = from_plane.offset + row * from_plane.stride;
             let target = to_plane.offset + (y + row) * to_plane.stride + x;
-            let source = from.get(source..source + width).ok_or_else(outside)?;
-            to.get_mut(target..target + width).ok_or_else(outside)?.copy_from_slice(source);
+            let source = from.get(source..source + width).ok_or_else(short)?;
+            to.get_mut(target..target + width).ok_or_else(short)?.copy_from_slice(source);
         }
     }
     Ok(())

@@ -1,6 +1,5 @@
 //! The way of buffers to the outputs: into an encoder's `appsrc`, or, for what is copied or not encoded, straight into the
-//! fan-out.
-//! Called from the recorder's thread (copied) and the mixers' threads (composed, which block here).
+//! fan-out. Called from the recorder's thread (copied) and the mixers' threads (composed, which block here).
 
 use std::fmt;
 use std::sync::Arc;
