@@ -27,7 +27,7 @@ pub trait StreamDriver: Send {
     /// Why there is no connection, or no longer.
     type Fault: StreamFault;
 
-    /// One connection from its begin to its end. `budget` is told when the server has accepted the stream. Ends without a fault
+    /// One connection, from dialling to its end. `budget` is told when the server has accepted the stream. Ends without a fault
     /// only when the frames do.
     ///
     /// # Errors

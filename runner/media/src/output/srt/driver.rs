@@ -171,7 +171,8 @@ impl<L: SrtLink> SrtConnection<'_, L> {
             SrtStage::Connecting => self.link.send(Bytes::from_static(&NULL_PACKET)),
             SrtStage::Connected => {}
             SrtStage::Active(watch) => {
-                if let Some(quiet) = watch.step(now.into_std(), acks, self.sent_bytes) {
+                let is_waiting = self.link.waiting_bytes() > 0;
+                if let Some(quiet) = watch.step(now.into_std(), acks, self.sent_bytes, is_waiting) {
                     return Err(SrtFault::Wedged { quiet });
                 }
                 self.context.reporter.set_lag_ms(self.context.ring.stats().lag_ns / 1_000_000);

@@ -26,15 +26,15 @@ impl AckWatch {
         Self { clock: StepClock::new(now), acks, sent_at_ack: sent_bytes, quiet: Duration::ZERO }
     }
 
-    /// One step. `acks`: as counted by libsrt; `None`: it knows no connection. `sent_bytes`: given to it so far. The answer is
-    /// for how long the server has been quiet, when that is too long.
-    pub fn step(&mut self, now: Instant, acks: Option<u64>, sent_bytes: u64) -> Option<Duration> {
+    /// One step. `acks`: as counted by libsrt; `None`: it knows no connection. `sent_bytes`: given to it so far; `is_waiting`: it
+    /// has not taken all of them. The answer is for how long the server has been quiet, when that is too long.
+    pub fn step(&mut self, now: Instant, acks: Option<u64>, sent_bytes: u64, is_waiting: bool) -> Option<Duration> {
         let passed = self.clock.step(now);
         match acks {
             Some(acks) if acks != self.acks => {
                 (self.acks, self.sent_at_ack, self.quiet) = (acks, sent_bytes, Duration::ZERO);
             }
-            Some(_) if sent_bytes == self.sent_at_ack => self.quiet = Duration::ZERO,
+            Some(_) if sent_bytes == self.sent_at_ack && !is_waiting => self.quiet = Duration::ZERO,
             Some(_) | None => self.quiet += passed,
         }
         Some(self.quiet).filter(|quiet| *quiet >= QUIET_LIMIT)
@@ -49,7 +49,7 @@ mod tests {
 
     /// The step at which the server is found gone, of so many.
     fn gone_after(watch: &mut AckWatch, from: Instant, step: Duration, acks: Option<u64>, sent: u64) -> Option<u32> {
-        (1..=100).find(|n| watch.step(from + step * *n, acks, sent).is_some())
+        (1..=100).find(|n| watch.step(from + step * *n, acks, sent, false).is_some())
     }
 
     #[test]
@@ -65,16 +65,24 @@ mod tests {
         let mut watch = AckWatch::new(now, acks, 0);
         for n in 1..200 {
             acks += u64::from(n % 25 == 0);
-            assert_eq!(watch.step(now + SRT_STEP * n, Some(acks), u64::from(n)), None);
+            assert_eq!(watch.step(now + SRT_STEP * n, Some(acks), u64::from(n), false), None);
         }
+    }
+
+    #[test]
+    fn what_waits_is_due_though_nothing_more_is_sent() {
+        let now = Instant::now();
+        let mut watch = AckWatch::new(now, 7, 1000);
+        let found = (1..=100).find(|n| watch.step(now + SRT_STEP * *n, Some(7), 1000, true).is_some());
+        assert_eq!(found, Some(30));
     }
 
     #[test]
     fn a_process_that_was_stopped_does_not_blame_the_server() {
         let now = Instant::now();
         let mut watch = AckWatch::new(now, 7, 0);
-        assert_eq!(watch.step(now + Duration::from_secs(6), Some(7), 10), None);
-        assert_eq!(watch.step(now + Duration::from_secs(7), Some(8), 20), None);
+        assert_eq!(watch.step(now + Duration::from_secs(6), Some(7), 10, false), None);
+        assert_eq!(watch.step(now + Duration::from_secs(7), Some(8), 20, false), None);
         assert_eq!(gone_after(&mut watch, now + Duration::from_secs(7), Duration::from_secs(1), Some(8), 30), Some(10));
     }
 
@@ -91,7 +99,7 @@ mod tests {
             for (ms, acks, bytes) in steps {
                 now += Duration::from_millis(ms);
                 sent += bytes;
-                let told = watch.step(now, acks, sent);
+                let told = watch.step(now, acks, sent, false);
                 match acks {
                     Some(acks) if acks != acks_before => (acks_before, elapsed) = (acks, Duration::ZERO),
                     _ => elapsed += Duration::from_millis(ms),
@@ -102,7 +110,7 @@ mod tests {
                 }
             }
             // Nothing is acknowledged any more, and it is found.
-            let found = (1..=40).find(|n| watch.step(now + SRT_STEP * *n, Some(acks_before), sent + 1).is_some());
+            let found = (1..=40).find(|n| watch.step(now + SRT_STEP * *n, Some(acks_before), sent + 1, false).is_some());
             prop_assert!(found.is_some());
         }
     }
