@@ -7,7 +7,6 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use futures_util::future::try_join_all;
 use spillway_ipc::{FileId, MediaCommand, MediaEndReason, MediaEvent, MediaSettings, StartCommand, TrackFacts};
 use spillway_plan::{Container, EgressPlan};
 use spillway_process::{Clock, LocalRoot};
@@ -91,7 +90,9 @@ pub async fn drive(
         SessionEnd::Reported
     };
     let (urls, asked) = (Arc::new(StreamUrls::default()), job.plan.streams());
-    let streams = match resolve_all(&urls, &job.streams).await {
+    let resolved = urls.resolve(job.streams.iter().cloned().map(Ok).collect()).await;
+    let resolved: Result<Vec<StreamUrl>, RpcError> = resolved.into_iter().collect();
+    let streams = match resolved {
         Ok(streams) => SessionStreams::new(asked.map(|(output, _)| output), streams),
         Err(error) => return failed(error.code, error.message),
     };
@@ -168,11 +169,6 @@ pub async fn drive(
         }
     }
     driver.finalize(outcome, media, inbox).await
-}
-
-/// All URLs at once: only Twitch's directory is asked for anything, and it is asked once.
-async fn resolve_all(urls: &StreamUrls, asked: &[Secret]) -> Result<Vec<StreamUrl>, RpcError> {
-    try_join_all(asked.iter().cloned().map(|url| urls.resolve(url))).await
 }
 
 enum NextStep {

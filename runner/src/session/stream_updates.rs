@@ -62,14 +62,9 @@ async fn resolve(
     protocol: Option<StreamProtocol>,
     StreamUpdate { add: asked, remove, answer }: StreamUpdate,
 ) -> ResolvedUpdate {
-    let mut add = Vec::new();
-    for url in asked {
-        let checked = protocol.map_or(Ok(()), |protocol| check_stream_url(url.reveal(), protocol));
-        add.push(match checked {
-            Ok(()) => urls.resolve(url).await,
-            Err(error) => Err(error.into()),
-        });
-    }
+    let check = |url: &str| protocol.map_or(Ok(()), |protocol| check_stream_url(url, protocol));
+    let checked = asked.into_iter().map(|url| check(url.reveal()).map(|()| url).map_err(RpcError::from)).collect();
+    let add = urls.resolve(checked).await;
     ResolvedUpdate { add, remove, answer }
 }
 

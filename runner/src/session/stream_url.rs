@@ -1,5 +1,5 @@
 //! URLs of streams: shorthands such as `mux://KEY` become what is connected to. Runs in the session's task, before the
-//! media process hears of a stream; for Twitch it asks their directory, once per egress.
+//! media process hears of a stream; for Twitch it asks their directory, once per egress where that answers.
 
 use std::time::Duration;
 
@@ -43,25 +43,16 @@ impl Default for StreamUrls {
 }
 
 impl StreamUrls {
-    /// What is to be connected to. Takes 2 s at most.
+    /// What is to be connected to, for each URL that was not refused before, in their order. Twitch's directory is asked
+    /// once for all of them: takes 2 s at most.
     ///
     /// # Errors
-    /// Twitch's directory does not answer; a retry is right.
-    pub async fn resolve(&self, url: Secret) -> Result<StreamUrl, RpcError> {
-        let target = match shorthand(url.reveal()) {
-            Shorthand::Plain => url.clone(),
-            Shorthand::Mux(key) => MUX.replace(KEY, key).into(),
-            Shorthand::Twitch(key) => self.twitch().await?.replace(KEY, key).into(),
-            Shorthand::TwitchServer(key) => match self.twitch().await {
-                Ok(template) => template.replace(KEY, key).into(),
-                // It names a server already.
-                Err(error) => {
-                    warn!(%error, "the server of the request is taken");
-                    url.clone()
-                }
-            },
-        };
-        Ok(StreamUrl { url, target })
+    /// Of a URL, as it was refused before. Else Twitch's directory does not answer; a retry is right.
+    pub async fn resolve(&self, urls: Vec<Result<Secret, RpcError>>) -> Vec<Result<StreamUrl, RpcError>> {
+        let asks = |url: &Secret| matches!(shorthand(url.reveal()), Shorthand::Twitch(_) | Shorthand::TwitchServer(_));
+        // Without one that asks, the template is of no use.
+        let twitch = if urls.iter().flatten().any(asks) { self.twitch().await } else { Ok(KEY) };
+        urls.into_iter().map(|url| resolved(url?, &twitch)).collect()
     }
 
     async fn twitch(&self) -> Result<&str, RpcError> {
@@ -77,6 +68,22 @@ impl StreamUrls {
         });
         found.await.map(String::as_str)
     }
+}
+
+/// `twitch`: the template of Twitch's best server, or why it is not known.
+fn resolved(url: Secret, twitch: &Result<&str, RpcError>) -> Result<StreamUrl, RpcError> {
+    let target = match (shorthand(url.reveal()), twitch) {
+        (Shorthand::Plain, _) => url.clone(),
+        (Shorthand::Mux(key), _) => MUX.replace(KEY, key).into(),
+        (Shorthand::Twitch(key) | Shorthand::TwitchServer(key), Ok(template)) => template.replace(KEY, key).into(),
+        (Shorthand::Twitch(_), Err(error)) => return Err(error.clone()),
+        // It names a server already.
+        (Shorthand::TwitchServer(_), Err(error)) => {
+            warn!(%error, "the server of the request is taken");
+            url.clone()
+        }
+    };
+    Ok(StreamUrl { url, target })
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -189,7 +196,7 @@ mod tests {
     }
 
     async fn target(urls: &StreamUrls, url: &str) -> Result<String, RpcError> {
-        let resolved = urls.resolve(Secret::new(url.to_owned())).await?;
+        let resolved = urls.resolve(vec![Ok(Secret::new(url.to_owned()))]).await.remove(0)?;
         assert_eq!(resolved.url.reveal(), url);
         Ok(resolved.target.reveal().clone())
     }
@@ -205,6 +212,21 @@ mod tests {
         ] {
             assert_eq!(target(&urls, url).await.unwrap(), expected);
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_directory_that_does_not_answer_is_waited_for_once() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let urls = resolver(format!("http://{}/ingests", listener.local_addr().unwrap()));
+        let refused = RpcError::new(Code::InvalidArgument, "refused before");
+        let named = Secret::new("rtmp://fra.contribute.live-video.net/app/key".to_owned());
+        let mut asked: Vec<Result<Secret, RpcError>> = vec![Ok(named.clone()); 8];
+        asked.push(Err(refused.clone()));
+        let begun = tokio::time::Instant::now();
+        let resolved = urls.resolve(asked).await;
+        assert!(begun.elapsed() < 2 * LOOKUP_TIMEOUT, "{:?}", begun.elapsed());
+        assert!(resolved[..8].iter().all(|url| url.as_ref().is_ok_and(|url| url.target == named)), "{resolved:?}");
+        assert_eq!(resolved[8], Err(refused));
     }
 
     #[tokio::test]
