@@ -1,6 +1,6 @@
 //! How a request is encoded: options and presets with livekit/egress' defaults (1280×720, 30 fps, 3000 kbps, H264 main, audio
 //! 128 kbps at 44100 Hz; `advanced` options override only what they name) and the names of layouts. Codecs and containers
-//! are chosen in `codecs`.
+//! are chosen in `outputs`.
 
 use livekit_protocol as livekit;
 

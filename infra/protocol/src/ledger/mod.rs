@@ -77,7 +77,7 @@ impl EgressLedger {
             request: start.request.as_ref().map(requested::redacted),
             ..livekit::EgressInfo::default()
         };
-        results::prefill(&mut info, &asked);
+        asked.prefill(&mut info);
         let mut ledger = Self {
             files: vec![LedgerFile::default(); info.file_results.len()],
             streams: Vec::new(),

@@ -11,8 +11,8 @@ mod outputs;
 use livekit_protocol as livekit;
 use livekit_protocol::egress_info::Request as Shown;
 
-pub(crate) use self::outputs::RequestedOutputs;
 pub use self::outputs::stream_urls;
+pub(crate) use self::outputs::{MAX_RESULTS, RequestedOutputs};
 use crate::rpc::start_egress_request::EgressRequest;
 
 /// Macros, because the protocol declares the same four providers and the same outputs once in each message, as different

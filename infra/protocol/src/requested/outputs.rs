@@ -1,11 +1,16 @@
-//! What a request asks for, counted: room, source type, outputs of each kind, URLs of streams with their keys. The
-//! deprecated single output of the first API counts only where the list of its kind is empty.
+//! What a request asks for, counted: room, source type, outputs of each kind, URLs of streams with their keys; and the results
+//! of an EgressInfo at the beginning, one for each. The deprecated single output of the first API counts only where the list of
+//! its kind is empty.
 
 use std::collections::BTreeSet;
 
 use livekit_protocol as livekit;
 
+use super::RedactedUrl;
 use crate::rpc::start_egress_request::EgressRequest;
+
+/// Bound on each list of results; what there is beyond it is not told.
+pub(crate) const MAX_RESULTS: usize = 1000;
 
 /// Room, source type and outputs of one request. Prints nothing, because it has keys of streams.
 #[derive(Default)]
@@ -140,5 +145,30 @@ impl<'a> RequestedOutputs<'a> {
     fn stream(&mut self, output: &'a livekit::StreamOutput) {
         self.streams += 1;
         self.stream_urls.extend(output.urls.iter().map(String::as_str));
+    }
+
+    /// One result for each output, of a stream output for each URL. They are in the single result of the first clients too,
+    /// where it is the only one.
+    pub(crate) fn prefill(&self, info: &mut livekit::EgressInfo) {
+        let stream = |url: &&str| livekit::StreamInfo { url: RedactedUrl::of(url).into_string(), ..Default::default() };
+        let images =
+            |prefix: &&str| livekit::ImagesInfo { filename_prefix: (*prefix).to_owned(), ..Default::default() };
+        info.file_results = vec![livekit::FileInfo::default(); self.files.min(MAX_RESULTS)];
+        info.segment_results = vec![livekit::SegmentsInfo::default(); self.segments.min(MAX_RESULTS)];
+        info.image_results = self.images.iter().take(MAX_RESULTS).map(images).collect();
+        info.stream_results = self.stream_urls.iter().take(MAX_RESULTS).map(stream).collect();
+        info.result = self.single(&info.stream_results);
+    }
+
+    /// Where one output was asked for and nothing else; never for images, of which the message knows nothing.
+    #[expect(deprecated, reason = "clients of the single-output days still read it")]
+    fn single(&self, streams: &[livekit::StreamInfo]) -> Option<livekit::egress_info::Result> {
+        use livekit::egress_info::Result::{File, Segments, Stream};
+        match (self.files, self.segments, self.streams, self.images.len() + self.unknown) {
+            (1, 0, 0, 0) => Some(File(livekit::FileInfo::default())),
+            (0, 1, 0, 0) => Some(Segments(livekit::SegmentsInfo::default())),
+            (0, 0, 1, 0) => Some(Stream(livekit::StreamInfoList { info: streams.to_vec() })),
+            _ => None,
+        }
     }
 }
