@@ -5,10 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 use spillway_bus::{Record, TaskKey};
-use spillway_cost::{Capacity, Load, Platform, PriceList, Rate, Shape, estimate};
-use spillway_launchers::{RunMode, TaskRef};
-
-use crate::config::targets::TargetConfig;
+use spillway_cost::{Capacity, Load, Platform, PriceList, Rate, Shape};
+use spillway_launchers::TaskRef;
 
 /// Name of [`Dispatch`] among the record's extra fields.
 const DISPATCH: &str = "dispatch";
@@ -119,36 +117,6 @@ pub struct TaskFacts {
 }
 
 impl TaskFacts {
-    /// Of a launch at `target`, which is on `platform`. `extra_s`: seconds usually billed there beside the recording, where
-    /// known.
-    pub fn of(
-        dispatch: &Dispatch,
-        run_mode: RunMode,
-        (target, platform): (&TargetConfig, Platform),
-        prices: &PriceList,
-        extra_s: Option<f64>,
-        opened_ms: i64,
-    ) -> Self {
-        let no_machine = Shape { cpu_milli: 0, memory_mib: 0, disk_gib: 0 };
-        let mut facts = Self {
-            room: dispatch.room.clone(),
-            kind: dispatch.kind.clone(),
-            salvage: run_mode == RunMode::Salvage,
-            platform,
-            region: target.region.clone(),
-            arch: target.arch.clone(),
-            capacity: target.capacity,
-            nat: target.nat,
-            shape: dispatch.shapes.get(&target.name).copied().unwrap_or(no_machine),
-            load: dispatch.load,
-            opened_ms,
-            hour: 0.0,
-        };
-        let hour = |rate| estimate(rate, facts.shape, &facts.load, 3600.0, facts.nat, extra_s).total;
-        facts.hour = facts.rate(prices).map(hour).unwrap_or_default();
-        facts
-    }
-
     /// As JSON.
     pub fn text(&self) -> String {
         serde_json::to_string(self).unwrap_or_default()

@@ -96,6 +96,20 @@ impl Launch {
         self.again_after(TRANSIENT_PAUSE, PauseScope::Launch, "the registry is not reachable".to_owned());
     }
 
+    /// The egress was stopped, ended or taken over before its launch was requested.
+    pub async fn not_wanted(self, target: &Target) {
+        let attempt = self.queued.next_attempt(target.name());
+        self.drop_task(attempt, |record| {
+            let dispatch = Dispatch::of(record);
+            // Where the next launch needs a new number, this number may have had a task, which has to be billed.
+            let unused = !dispatch.asked && !dispatch.fresh;
+            record.attempt < attempt || (record.attempt == attempt && unused)
+        })
+        .await;
+        self.context.queue().launch_ended(&self.queued.egress_id);
+        self.context.leave_queue(&self.queued.egress_id);
+    }
+
     /// The launcher's answer was no, or there was none.
     pub async fn refused(mut self, target: &Target, error: LaunchError, asked_before: bool) {
         match error {

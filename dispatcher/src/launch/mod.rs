@@ -12,7 +12,7 @@ use std::time::Duration;
 use spillway_bus::{
     BusError, CapReached, Caps, ClaimToken, Decision, OpenTask, Pace, Phase, Record, SlotResult, TaskKey, Updated,
 };
-use spillway_cost::Shape;
+use spillway_cost::{Shape, estimate};
 use spillway_launchers::{LaunchError, LaunchOrder, RunMode, StopMode, TaskRef};
 use spillway_process::chain;
 use spillway_protocol::ids::EgressId;
@@ -88,19 +88,7 @@ impl Launch {
                 self.not_launched().await;
                 self.fail("its ticket was taken by a task that never recorded".to_owned()).await;
             }
-            Ok(BeginOutcome::NotWanted) => {
-                // Stopped, ended or taken over meanwhile.
-                let attempt = self.queued.next_attempt(target.name());
-                self.drop_task(attempt, |record| {
-                    let dispatch = Dispatch::of(record);
-                    // Where the next launch needs a new number, this number may have had a task, which has to be billed.
-                    let unused = !dispatch.asked && !dispatch.fresh;
-                    record.attempt < attempt || (record.attempt == attempt && unused)
-                })
-                .await;
-                self.context.queue().launch_ended(&self.queued.egress_id);
-                self.context.leave_queue(&self.queued.egress_id);
-            }
+            Ok(BeginOutcome::NotWanted) => self.not_wanted(&target).await,
             Err(error) => self.again_with_redis(&error, "launch not begun"),
         }
     }
@@ -328,12 +316,34 @@ async fn open_slot(
     pace: Option<Pace>,
 ) -> Result<SlotResult, BusError> {
     let key = TaskKey { egress_id: queued.egress_id.clone(), attempt: queued.next_attempt(target.name()) };
-    let extra_s = context.overheads().extra_s(target.name());
-    let at = (&target.config, target.launcher.platform());
-    let now_ms = context.clock.unix_ms();
-    let facts = TaskFacts::of(&queued.dispatch, queued.run_mode, at, &context.config().prices, extra_s, now_ms).text();
+    let facts = facts(context, queued, target).text();
     let open_task = OpenTask { task: &key, tenant: &queued.tenant, target: target.name(), facts: &facts, caps, pace };
     context.tasks.open(open_task).await
+}
+
+/// What the bill of the task will need, and what an hour of it is expected to cost.
+fn facts(context: &Context, queued: &QueuedLaunch, target: &Target) -> TaskFacts {
+    let (dispatch, config) = (&queued.dispatch, &target.config);
+    let no_machine = Shape { cpu_milli: 0, memory_mib: 0, disk_gib: 0 };
+    let mut facts = TaskFacts {
+        room: dispatch.room.clone(),
+        kind: dispatch.kind.clone(),
+        salvage: queued.run_mode == RunMode::Salvage,
+        platform: target.launcher.platform(),
+        region: config.region.clone(),
+        arch: config.arch.clone(),
+        capacity: config.capacity,
+        nat: config.nat,
+        shape: dispatch.shapes.get(target.name()).copied().unwrap_or(no_machine),
+        load: dispatch.load,
+        opened_ms: context.clock.unix_ms(),
+        hour: 0.0,
+    };
+    // Usually billed there beside the recording, where that is known.
+    let extra_s = context.overheads().extra_s(target.name());
+    let hour = |rate| estimate(rate, facts.shape, &facts.load, 3600.0, facts.nat, extra_s).total;
+    facts.hour = facts.rate(&context.config().prices).map(hour).unwrap_or_default();
+    facts
 }
 
 /// Writes the task of this attempt into the record. False: the egress is over, or has another attempt, so the task is
