@@ -12,7 +12,6 @@ use spillway_cost::Overheads;
 use spillway_process::{Clock, Shutdown, chain};
 use spillway_protocol::Secret;
 use spillway_protocol::ids::EgressId;
-use tokio::sync::Notify;
 use tracing::{debug, warn};
 
 use crate::admission::Bounds;
@@ -20,7 +19,7 @@ use crate::config::Config;
 use crate::cut_off::CutOff;
 use crate::lock::locked;
 use crate::metrics::Metrics;
-use crate::queue::{LaunchQueue, QueuedLaunch};
+use crate::queue::SharedQueue;
 use crate::targets::Targets;
 
 /// Shared by all tasks of one dispatcher.
@@ -52,9 +51,8 @@ pub struct Context {
     pub handover: Secret,
     /// Stops and tracks the tasks.
     pub shutdown: Shutdown,
-    queue: Mutex<LaunchQueue>,
-    /// A launch was added, removed or requeued.
-    pub queue_changed: Notify,
+    /// Launches that wait, and slots.
+    pub queue: SharedQueue,
     /// StartEgress calls granted to us and not answered yet.
     in_flight: Mutex<HashSet<EgressId>>,
     /// Whose final state is being delivered.
@@ -96,7 +94,7 @@ impl Context {
     pub fn new(name: EgressId, parts: ContextParts) -> Self {
         Self {
             name,
-            queue: Mutex::new(LaunchQueue::new(Bounds::of(&parts.config))),
+            queue: SharedQueue::new(Bounds::of(&parts.config)),
             registry: Registry::new(&parts.bus),
             heartbeats: Heartbeats::new(&parts.bus),
             io: IoClient::new(&parts.bus),
@@ -110,7 +108,6 @@ impl Context {
             targets: parts.targets,
             handover: parts.handover,
             shutdown: Shutdown::new(),
-            queue_changed: Notify::new(),
             in_flight: Mutex::default(),
             delivering: Mutex::default(),
             draining: AtomicBool::new(false),
@@ -162,26 +159,6 @@ impl Context {
     pub fn deadline_ms(&self) -> i64 {
         let wait = i64::try_from(self.config().queue_deadline.as_millis()).unwrap_or(i64::MAX);
         self.clock.unix_ms().saturating_add(wait)
-    }
-
-    /// Not to be held across an `await`.
-    pub fn queue(&self) -> MutexGuard<'_, LaunchQueue> {
-        locked(&self.queue)
-    }
-
-    /// Puts a record's launch into the queue, unless it waits there or is being launched: one that was just accepted,
-    /// taken over from another dispatcher, or has to be launched again.
-    pub fn enqueue(&self, record: &Record) {
-        let queued = QueuedLaunch::of(record, self.clock.unix_ms());
-        if self.queue().enqueue(queued) {
-            self.queue_changed.notify_one();
-        }
-    }
-
-    /// Frees the slot and the position of an egress.
-    pub fn leave_queue(&self, egress_id: &EgressId) {
-        self.queue().remove(egress_id);
-        self.queue_changed.notify_one();
     }
 
     /// Takes back tickets of an egress that will not be launched with them; an empty claim is none. If this fails the
@@ -274,7 +251,7 @@ impl Context {
 
     /// No call is being answered, no launch waits or is in progress, no final state is being delivered.
     pub fn is_idle(&self) -> bool {
-        locked(&self.in_flight).is_empty() && locked(&self.delivering).is_empty() && self.queue().is_empty()
+        locked(&self.in_flight).is_empty() && locked(&self.delivering).is_empty() && self.queue.lock().is_empty()
     }
 }
 

@@ -172,9 +172,9 @@ impl Dispatcher {
             stack: old.stack.clone(),
             ..new
         };
-        self.context.queue().set_bounds(Bounds::of(&new));
+        self.context.queue.lock().set_bounds(Bounds::of(&new));
         self.context.set_config(new);
-        self.context.queue_changed.notify_one();
+        self.context.queue.notify();
         info!("configuration read again");
     }
 

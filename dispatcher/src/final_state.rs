@@ -63,7 +63,7 @@ pub async fn as_livekit_knows_it(context: &Arc<Context>, record: &Record) -> Res
         .await?;
     let Updated::Written(record) = updated else { return Ok(false) };
     info!(status = ?known.status(), "the record had lost its end, livekit-server knows it");
-    context.leave_queue(id);
+    context.queue.leave(id);
     context.spawn(take_away_tickets(Arc::clone(context), record));
     context.registry.finish(id, REMEMBERED).await?;
     Ok(true)
@@ -143,7 +143,7 @@ pub async fn over(
             Decision::Write
         })
         .await?;
-    context.leave_queue(id);
+    context.queue.leave(id);
     let Updated::Written(record) = updated else { return Ok(None) };
     context.spawn(take_away_tickets(Arc::clone(context), record.clone()));
     deliver(context, &record);
@@ -196,7 +196,7 @@ pub fn announce(context: &Arc<Context>, record: Record) {
             Err(error) => return error!(%error, "record holds no EgressInfo, not launched"),
         };
         match shared.io.create_egress(&info, CREATE).await {
-            Ok(()) => shared.enqueue(&record),
+            Ok(()) => shared.queue.enqueue(&record, shared.clock.unix_ms()),
             // The next sweep tries again.
             Err(error) => warn!(code = %error.code, %error, "livekit-server did not take the egress, launch put off"),
         }

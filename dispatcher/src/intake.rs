@@ -69,8 +69,8 @@ impl Handler for StartEgress {
         match EgressId::parse(&start.egress_id) {
             // It was granted to us before and we have not answered: another dispatcher may be faster.
             Ok(id) if context.is_in_flight(&id) => Bid::Silent,
-            Ok(id) if !context.queue().contains(&id) => {
-                let (load, bounds) = context.queue().load_and_bounds();
+            Ok(id) if !context.queue.lock().contains(&id) => {
+                let (load, bounds) = context.queue.lock().load_and_bounds();
                 if admission::is_full(load, bounds) {
                     Bid::Now(TO_REFUSE)
                 } else if admission::fits(0.0, load, bounds) {
@@ -150,8 +150,8 @@ impl StartRequest<'_> {
         self.check_target(&shapes, &config)?;
         self.check_budget(&tenant, &config).await?;
         let weight = load.cores;
-        let (queue_load, bounds) = context.queue().load_and_bounds();
-        admission::tenant(&tenant, context.queue().queued_of(&tenant), config.tenants.rules(&tenant).max_waiting)?;
+        let (queue_load, bounds) = context.queue.lock().load_and_bounds();
+        admission::tenant(&tenant, context.queue.lock().queued_of(&tenant), config.tenants.rules(&tenant).max_waiting)?;
         let admission = admission::admit(weight, queue_load, bounds)?;
         let message = match &admission {
             Admission::Now => None,
@@ -200,7 +200,7 @@ impl StartRequest<'_> {
             return Err(error);
         }
         info!(kind = ?plan.kind, room = plan.room_name, queued = message.is_some(), "egress accepted");
-        context.enqueue(&record);
+        context.queue.enqueue(&record, context.clock.unix_ms());
         Ok(info)
     }
 

@@ -1,17 +1,20 @@
 //! The launch queue: weighted fair between tenants, first in first out within one, bounded by slots. Accepted launches
 //! come in, the next one that may be launched goes out. Pure: time is an argument, and nothing is launched here.
+//! [`SharedQueue`] is the one of a dispatcher, whose launch loop waits for its changes.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use spillway_bus::Record;
 use spillway_launchers::RunMode;
 use spillway_protocol::ids::EgressId;
+use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use crate::admission::{self, Bounds, QueueLoad};
 use crate::launch_state::Dispatch;
+use crate::lock::locked;
 
 /// Launch calls at once. Platforms take seconds to answer one, and throttle callers that send too many.
 const MAX_IN_FLIGHT: usize = 64;
@@ -276,6 +279,49 @@ impl LaunchQueue {
         let queued: HashSet<Arc<str>> = self.queued.values().map(|queued| Arc::clone(&queued.tenant)).collect();
         let virtual_time = self.virtual_time;
         self.tenants.retain(|tenant, share| queued.contains(tenant) || share.used > virtual_time);
+    }
+}
+
+/// The launch queue that the tasks of one dispatcher share.
+#[derive(Debug)]
+pub struct SharedQueue {
+    queue: Mutex<LaunchQueue>,
+    changed: Notify,
+}
+
+impl SharedQueue {
+    /// An empty queue.
+    pub fn new(bounds: Bounds) -> Self {
+        Self { queue: Mutex::new(LaunchQueue::new(bounds)), changed: Notify::new() }
+    }
+
+    /// Not to be held across an `await`.
+    pub fn lock(&self) -> MutexGuard<'_, LaunchQueue> {
+        locked(&self.queue)
+    }
+
+    /// Puts a record's launch into the queue, unless it waits there or is being launched: one that was just accepted,
+    /// taken over from another dispatcher, or has to be launched again. `now_ms`: as for [`QueuedLaunch::of`].
+    pub fn enqueue(&self, record: &Record, now_ms: i64) {
+        if self.lock().enqueue(QueuedLaunch::of(record, now_ms)) {
+            self.notify();
+        }
+    }
+
+    /// Frees the slot and the position of an egress.
+    pub fn leave(&self, egress_id: &EgressId) {
+        self.lock().remove(egress_id);
+        self.notify();
+    }
+
+    /// Something may be launched now that could not before.
+    pub fn notify(&self) {
+        self.changed.notify_one();
+    }
+
+    /// Waits for that. Cancel-safe.
+    pub async fn changed(&self) {
+        self.changed.notified().await;
     }
 }
 

@@ -86,8 +86,8 @@ impl Launch {
     /// Back into the queue.
     pub fn again_after(self, pause: Duration, scope: PauseScope, message: String) {
         let Self { context, sequence, queued } = self;
-        context.queue().requeue(sequence, QueuedLaunch { message, ..queued }, Instant::now() + pause, scope);
-        context.queue_changed.notify_one();
+        context.queue.lock().requeue(sequence, QueuedLaunch { message, ..queued }, Instant::now() + pause, scope);
+        context.queue.notify();
     }
 
     /// Back into the queue, because Redis does not answer.
@@ -106,8 +106,8 @@ impl Launch {
             record.attempt < attempt || (record.attempt == attempt && unused)
         })
         .await;
-        self.context.queue().launch_ended(&self.queued.egress_id);
-        self.context.leave_queue(&self.queued.egress_id);
+        self.context.queue.lock().launch_ended(&self.queued.egress_id);
+        self.context.queue.leave(&self.queued.egress_id);
     }
 
     /// The launcher's answer was no, or there was none.
@@ -181,7 +181,7 @@ impl Launch {
 
     /// Ends the egress as FAILED.
     pub async fn fail(self, message: String) {
-        self.context.queue().launch_ended(&self.queued.egress_id);
+        self.context.queue.lock().launch_ended(&self.queued.egress_id);
         self.context.withdraw_tickets(&self.queued.egress_id, &[&self.queued.dispatch.claim]).await;
         end_as_failed(&self.context, &self.queued, Code::Internal, message).await;
     }

@@ -31,7 +31,7 @@ const LAUNCH_TIMEOUT: Duration = Duration::from_secs(30);
 /// The launch loop. Returns when the dispatcher stops.
 pub async fn run(context: Arc<Context>) {
     loop {
-        let step = context.queue().next(Instant::now());
+        let step = context.queue.lock().next(Instant::now());
         match step {
             QueueStep::Launch(sequence, queued) => {
                 let span = info_span!("egress", egress_id = %queued.egress_id);
@@ -51,7 +51,7 @@ pub async fn run(context: Arc<Context>) {
                 };
                 tokio::select! {
                     () = rest => {}
-                    () = context.queue_changed.notified() => {}
+                    () = context.queue.changed() => {}
                     () = context.shutdown.triggered() => return,
                 }
             }
@@ -207,8 +207,8 @@ impl Launch {
     }
 
     async fn launched(self, target: &Target, task: TaskRef) {
-        self.context.queue().launch_ended(&self.queued.egress_id);
-        self.context.queue_changed.notify_one();
+        self.context.queue.lock().launch_ended(&self.queued.egress_id);
+        self.context.queue.notify();
         info!(%task, target = target.name(), attempt = self.queued.attempt, "launched");
         let (context, id) = (&self.context, &self.queued.egress_id);
         match note_task(context, id, self.queued.attempt, &task).await {
@@ -219,7 +219,7 @@ impl Launch {
                 if !matches!(context.heartbeats.last(id).await, Ok(Some(_))) {
                     target.launcher.end(&task, StopMode::Immediate).await;
                 }
-                context.leave_queue(id);
+                context.queue.leave(id);
             }
             // The sweep launches again, and the launcher answers with the task it knows by egress id and attempt.
             Err(error) => warn!(error = %chain(&error), "task not noted in the registry"),

@@ -47,7 +47,7 @@ pub(super) async fn act(context: &Arc<Context>, record: &Record, diagnosis: Diag
             ActOutcome::Enqueued
         }
         Diagnosis::Launch => {
-            context.enqueue(record);
+            context.queue.enqueue(record, context.clock.unix_ms());
             ActOutcome::Enqueued
         }
         Diagnosis::Deliver => {

@@ -121,12 +121,12 @@ impl Reconciler {
         }
         self.context.targets.apply_switches(&self.switches.all().await?);
         self.timeouts = timeouts_of(&self.context);
-        let admitted = self.context.queue().admitted();
+        let admitted = self.context.queue.lock().admitted();
         let live = self.context.registry.refresh_live_index(&mut self.live_index).await?;
         self.forget_all_but(&live);
         // Live records include these since they were accepted, so their runners have finished them.
         for id in admitted.iter().filter(|id| !self.read.contains_key(*id)) {
-            self.context.leave_queue(id);
+            self.context.queue.leave(id);
         }
         self.measure(&live);
         let mine: Vec<EgressId> =
@@ -169,7 +169,7 @@ impl Reconciler {
         let (context, metrics) = (&self.context, &self.context.metrics);
         let mine = live.iter().filter(|record| context.owns(record) && record.phase != Phase::Over).count();
         metrics.set("spillway_running", &[], mine as f64);
-        metrics.set("spillway_queue_length", &[], context.queue().load().queued as f64);
+        metrics.set("spillway_queue_length", &[], context.queue.lock().load().queued as f64);
         let now = Instant::now();
         for target in context.targets.retired() {
             metrics.set("spillway_target_open", &[("target", target.name())], 0.0);
@@ -199,11 +199,11 @@ impl Reconciler {
         let Some((record, heartbeat)) = mine else {
             // Another process handled its exit event: its slot here is free.
             let has_slot = {
-                let queue = self.context.queue();
+                let queue = self.context.queue.lock();
                 queue.contains(&id) && !queue.is_pending(&id)
             };
             if has_slot {
-                self.context.leave_queue(&id);
+                self.context.queue.leave(&id);
             }
             return Ok(());
         };
@@ -213,9 +213,9 @@ impl Reconciler {
         };
         let observation = self.observe(&record, &dispatch, heartbeat).await;
         if record.phase == Phase::Over {
-            self.context.leave_queue(&record.egress_id);
+            self.context.queue.leave(&record.egress_id);
         } else if record.task.is_some() {
-            self.context.queue().take_slot(&record.egress_id, dispatch.weight);
+            self.context.queue.lock().take_slot(&record.egress_id, dispatch.weight);
         }
         if act(&self.context, &record, diagnose(&observation, self.timeouts)).await? == ActOutcome::Reminded {
             self.stop_seen.remove(&record.egress_id);
@@ -249,7 +249,7 @@ impl Reconciler {
             Duration::from_millis(u64::try_from(self.context.clock.unix_ms() - dispatch.launched_ms).unwrap_or(0))
         });
         let own_start = self.context.targets.named(&dispatch.target).and_then(|target| target.config.start_deadline);
-        let is_queued = self.context.is_in_flight(id) || self.context.queue().is_pending(id);
+        let is_queued = self.context.is_in_flight(id) || self.context.queue.lock().is_pending(id);
         Observation {
             phase: record.phase,
             launched_for,

@@ -46,7 +46,7 @@ pub async fn begin(context: &Arc<Context>, seen: &Record, message: &str) -> Resu
     let Updated::Written(record) = updated else { return Ok(false) };
     info!(reason = message, attempt = record.attempt, "its task never recorded; another is launched");
     context.metrics.count("spillway_relaunches_total", &[], 1.0);
-    context.leave_queue(&record.egress_id);
-    context.enqueue(&record);
+    context.queue.leave(&record.egress_id);
+    context.queue.enqueue(&record, context.clock.unix_ms());
     Ok(true)
 }

@@ -68,8 +68,8 @@ pub async fn begin(context: &Arc<Context>, seen: &Record, message: &str) -> Resu
         return Ok(false);
     };
     info!(reason = message, attempt, "recording task lost; its uploads are completed by another");
-    context.leave_queue(&record.egress_id);
-    context.enqueue(&record);
+    context.queue.leave(&record.egress_id);
+    context.queue.enqueue(&record, context.clock.unix_ms());
     Ok(true)
 }
 

@@ -120,7 +120,7 @@ async fn step(context: &Arc<Context>, event: &TaskExitEvent) -> Result<EventStep
         has_another: relaunch::has_another(context, &dispatch),
         lost_starts: dispatch.lost_starts,
         stop_ignored_for: Duration::ZERO,
-        is_queued: context.queue().is_pending(&record.egress_id),
+        is_queued: context.queue.lock().is_pending(&record.egress_id),
         task: Some(TaskStatus::Gone(event.exit_report.clone())),
         beat: beat.map(|(age, _)| age),
         silent_for: Duration::ZERO,
@@ -165,7 +165,7 @@ async fn next_launch(context: &Arc<Context>, record: Record) -> Result<EventStep
         return Ok(EventStep::Wait("the dispatcher that launches the next task"));
     }
     let Some(record) = act::adopt(context, record).await? else { return Ok(EventStep::Wait(TAKEN_OVER)) };
-    context.enqueue(&record);
+    context.queue.enqueue(&record, context.clock.unix_ms());
     Ok(EventStep::Over(if record.lost.is_empty() { EventOutcome::Again } else { EventOutcome::Salvage }))
 }
 
