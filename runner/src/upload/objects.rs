@@ -159,11 +159,6 @@ impl ObjectUploads {
         }
     }
 
-    /// Takes back the file of the lowest number that no request has. It stays in the spool.
-    pub fn give_up_oldest(&mut self) -> Option<ObjectFile> {
-        self.waiting.pop_first().map(|(_, file)| file)
-    }
-
     /// The recording has ended: the last attempts begin at once, and they are not repeated for ever.
     pub fn close(&mut self) {
         self.closed_at.get_or_insert_with(Instant::now);

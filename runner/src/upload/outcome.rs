@@ -1,4 +1,5 @@
-//! How far the upload of one file is and what became of it. Values between the upload task, the session and the report.
+//! How far the upload of one file is and what became of it, and why parts of an output are lost. Values between the upload
+//! tasks, the session and the report.
 
 /// An object that is in a store.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -49,4 +50,47 @@ pub struct UploadProgress {
     pub name: String,
     /// For `details`: objects that were begun again, and why.
     pub notes: Vec<String>,
+}
+
+/// Why parts of an output will never be stored: the first of each reason, three at most.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct LossReasons(Vec<String>);
+
+impl LossReasons {
+    /// One more was lost, for this reason.
+    pub(super) fn add(&mut self, message: String) {
+        if !self.0.contains(&message) && self.0.len() < 3 {
+            self.0.push(message);
+        }
+    }
+
+    /// The first of all.
+    pub(super) fn first(&self) -> Option<&String> {
+        self.0.first()
+    }
+
+    /// For `details`, of an output that lacks so many: `2 segments are missing in a.m3u8: denied`.
+    pub(super) fn notes(&self, lost: u64, what: &str, place: &str) -> Vec<String> {
+        let missing = match lost {
+            0 => return self.0.clone(),
+            1 => format!("1 {what} is missing {place}"),
+            _ => format!("{lost} {what}s are missing {place}"),
+        };
+        vec![if self.0.is_empty() { missing } else { format!("{missing}: {}", self.0.join("; ")) }]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_missing_is_said_with_each_reason_once() {
+        let mut losses = LossReasons::default();
+        assert_eq!(losses.notes(1, "image", "of d/a"), ["1 image is missing of d/a"]);
+        ["denied", "no room", "denied", "no disk", "a fourth"].into_iter().for_each(|why| losses.add(why.to_owned()));
+        assert_eq!(losses.first().map(String::as_str), Some("denied"));
+        let expected = ["2 segments are missing in a.m3u8: denied; no room; no disk"];
+        assert_eq!(losses.notes(2, "segment", "in a.m3u8"), expected);
+    }
 }

@@ -14,12 +14,13 @@ use spillway_storage::Meta;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::{JoinHandle, spawn_blocking};
 use tokio::time::timeout;
-use tracing::{Instrument, Span, info, warn};
+use tracing::{Instrument, Span, info};
 
 use super::machine::{ImagesAction, ImagesMachine};
 use super::saved::{ImageTotals, ImagesCheckpoint, SpooledImage};
 use crate::upload::checkpoint::{CheckpointWriter, FLUSH_TIMEOUT};
 use crate::upload::objects::{ObjectEvent, ObjectFile, ObjectUploads};
+use crate::upload::outcome::LossReasons;
 
 /// For the task to take back what it has begun.
 const ABANDON_TIMEOUT: Duration = Duration::from_secs(5);
@@ -91,8 +92,8 @@ pub struct ImagesUploader {
 /// What changes while the task runs.
 #[derive(Default)]
 struct ImagesUploaderState {
-    /// Why images are lost; the first of each reason.
-    reasons: Vec<String>,
+    /// Why images are lost.
+    losses: LossReasons,
     finish: Option<oneshot::Sender<ImagesResult>>,
     /// Something of the checkpoint has changed.
     changed: bool,
@@ -246,14 +247,10 @@ impl ImagesUploader {
     /// The spool has a bound; the recording goes on without its oldest images.
     fn keep_within_cap(&mut self, state: &mut ImagesUploaderState) {
         while self.machine.spooled_bytes() > self.spool_cap
-            && let Some(file) = self.objects.give_up_oldest()
+            && let Some((n, message)) = self.objects.give_up_oldest()
         {
-            let why = if self.objects.error().is_empty() { "the store is too slow" } else { self.objects.error() };
-            let message = format!("the spool holds no more: {why}");
-            warn!(image = file.number, reason = message, "image given up");
-            self.machine.lost(file.number);
+            self.machine.lost(n);
             state.lost(message);
-            spawn_blocking(move || fs::remove_file(&file.path));
             // Of images that replace each other the next one may go now.
             self.send_what_is_due();
         }
@@ -282,13 +279,9 @@ impl ImagesUploader {
         let totals = self.machine.totals();
         let mut failure = self.objects.files_given_up().filter(|_| totals.lost > 0).map(str::to_owned);
         if totals.count == 0 && totals.lost > 0 {
-            failure = failure.or_else(|| state.reasons.first().cloned());
+            failure = failure.or_else(|| state.losses.first().cloned());
         }
-        let mut notes = vec![];
-        if totals.lost > 0 {
-            let what = if totals.lost == 1 { "1 image is".to_owned() } else { format!("{} images are", totals.lost) };
-            notes.push(format!("{what} missing of {}: {}", plan.names.prefix, state.reasons.join("; ")));
-        }
+        let notes = state.losses.notes(totals.lost, "image", &format!("of {}", plan.names.prefix));
         let located = |(name, at, on_backup): (String, i64, bool)| {
             let here = on_backup == self.objects.on_backup();
             let location = if here { self.objects.location(&name) } else { (self.locate)(&name) };
@@ -333,9 +326,7 @@ impl ImagesUploader {
 impl ImagesUploaderState {
     fn lost(&mut self, message: String) {
         self.changed = true;
-        if !self.reasons.contains(&message) && self.reasons.len() < 3 {
-            self.reasons.push(message);
-        }
+        self.losses.add(message);
     }
 }
 

@@ -1,10 +1,12 @@
 //! A store that fails for too long: the backup takes over; without one files are given up after the end of the recording, and
-//! texts after them. Runs in the task that owns the uploads.
+//! texts after them, and before it the oldest files where the spool has no room. Runs in the task that owns the uploads.
 
+use std::fs;
 use std::time::Duration;
 
 use spillway_process::chain;
 use spillway_storage::StorageError;
+use tokio::task::spawn_blocking;
 use tokio::time::Instant;
 use tracing::warn;
 
@@ -15,6 +17,17 @@ use crate::upload::outage::StoreOutage;
 const TEXTS_TIMEOUT: Duration = Duration::from_secs(10);
 
 impl ObjectUploads {
+    /// The spool has no room: the file of the lowest number that no request has is removed. Answers its number, and why for
+    /// the user.
+    pub fn give_up_oldest(&mut self) -> Option<(u32, String)> {
+        let (number, file) = self.waiting.pop_first()?;
+        let why = if self.error().is_empty() { "the store is too slow" } else { self.error() };
+        let message = format!("the spool holds no more: {why}");
+        warn!(object = file.name, reason = message, "given up");
+        spawn_blocking(move || fs::remove_file(file.path));
+        Some((number, message))
+    }
+
     /// A request failed at the store in use.
     pub(super) fn failed(&mut self, error: &StorageError) {
         if self.outage.since.is_none() {

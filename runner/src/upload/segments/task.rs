@@ -17,6 +17,7 @@ use super::machine::{SegmentsAction, SegmentsMachine, SpooledSegment};
 use super::outcome::{SegmentsCommand, SegmentsResult, SegmentsStatus};
 use crate::upload::checkpoint::{CheckpointWriter, FLUSH_TIMEOUT};
 use crate::upload::objects::{ObjectEvent, ObjectFile, ObjectUploads};
+use crate::upload::outcome::LossReasons;
 
 /// livekit/egress' MIME type of playlists.
 pub(super) const PLAYLIST_MIME: &str = "application/x-mpegurl";
@@ -41,8 +42,8 @@ pub struct SegmentsUploader {
 #[derive(Default)]
 struct UploaderState {
     init: Option<Bytes>,
-    /// Why segments are lost; the first of each reason.
-    reasons: Vec<String>,
+    /// Why segments are lost.
+    losses: LossReasons,
     playlist_error: String,
     finish: Option<oneshot::Sender<SegmentsResult>>,
     /// Something of the checkpoint has changed.
@@ -160,14 +161,10 @@ impl SegmentsUploader {
     fn keep_within_cap(&mut self, state: &mut UploaderState) -> bool {
         let mut given_up = false;
         while self.machine.spooled_bytes() > self.spool_cap
-            && let Some(file) = self.objects.give_up_oldest()
+            && let Some((n, message)) = self.objects.give_up_oldest()
         {
-            let why = if self.objects.error().is_empty() { "the store is too slow" } else { self.objects.error() };
-            let message = format!("the spool holds no more: {why}");
-            warn!(segment = file.number, reason = message, "segment given up");
-            self.machine.lost(file.number);
+            self.machine.lost(n);
             state.lost(message);
-            spawn_blocking(move || fs::remove_file(&file.path));
             given_up = true;
         }
         given_up
@@ -250,7 +247,7 @@ impl SegmentsUploader {
         }
     }
 
-    async fn answer(&self, mut state: UploaderState) {
+    async fn answer(&self, state: UploaderState) {
         let plan = self.machine.plan();
         let totals = self.machine.totals();
         let (event, live) = self.machine.locations();
@@ -262,16 +259,11 @@ impl SegmentsUploader {
             (None, false) => Some(state.playlist_error.clone()),
         };
         if totals.count == 0 && totals.lost > 0 {
-            failure = failure.or_else(|| state.reasons.first().cloned());
+            failure = failure.or_else(|| state.losses.first().cloned());
         }
         let unix = |ns: u64| plan.started_at.saturating_add_unsigned(ns);
         let (started_at, ended_at) = self.machine.span_ns().map_or((0, 0), |(begin, end)| (unix(begin), unix(end)));
-        if totals.lost > 0 {
-            let why = state.reasons.join("; ");
-            let what =
-                if totals.lost == 1 { "1 segment is".to_owned() } else { format!("{} segments are", totals.lost) };
-            state.reasons = vec![format!("{what} missing in {}: {why}", plan.names.path(&plan.names.playlist))];
-        }
+        let notes = state.losses.notes(totals.lost, "segment", &format!("in {}", plan.names.playlist_path()));
         let located = |(name, on_backup): (String, bool)| {
             let path = plan.names.path(&name);
             let location =
@@ -286,7 +278,7 @@ impl SegmentsUploader {
             live_location: live,
             segments: self.machine.listed().into_iter().map(located).collect(),
             used_backup: self.objects.on_backup(),
-            notes: state.reasons,
+            notes,
             spooled: failure.is_some().then(|| plan.folder.clone()),
             ended,
             failure,
@@ -303,7 +295,7 @@ impl SegmentsUploader {
         if result.failure.is_none() {
             self.empty_spool().await;
         }
-        if let Some(done) = state.finish.take() {
+        if let Some(done) = state.finish {
             let _ = done.send(result);
         }
     }
@@ -319,8 +311,6 @@ impl SegmentsUploader {
 impl UploaderState {
     fn lost(&mut self, message: String) {
         self.changed = true;
-        if !self.reasons.contains(&message) && self.reasons.len() < 3 {
-            self.reasons.push(message);
-        }
+        self.losses.add(message);
     }
 }
