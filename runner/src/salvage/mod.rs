@@ -5,8 +5,9 @@
 
 mod object;
 mod sheets;
-pub mod images;
-pub mod segments;
+mod images;
+mod segments;
+mod places;
 mod spooled;
 
 use std::path::Path;
@@ -28,10 +29,11 @@ use crate::session::segments::{opened_fact, result_facts};
 use crate::upload::checkpoint::{Checkpoint, FileCheckpoint, host};
 use crate::upload::stores::StoreFactory;
 use crate::upload::{UploadSettings, abort, remove_spooled};
-use images::{ImagesSalvager, SalvagedImages};
+use images::{SalvagedImages, finish_images};
 use object::{ABORT_TIMEOUT, FileSalvager};
-use segments::{LOOK_TIMEOUT, SalvagedSegments, SegmentsSalvager};
-use sheets::SheetsSalvager;
+use places::SalvagePlaces;
+use segments::{LOOK_TIMEOUT, SalvagedSegments, finish_segments};
+use sheets::finish_sheets;
 use spooled::spooled;
 
 /// What became of a file.
@@ -71,22 +73,23 @@ pub struct SalvageJob {
 pub async fn salvage(job: SalvageJob, reporter: &Reporter) {
     let checkpoint = job.checkpoint.clone().unwrap_or_default();
     let here = checkpoint.host == host();
+    let places = SalvagePlaces {
+        destinations: &job.destinations,
+        root: &job.root,
+        stores: &*job.stores,
+        settings: &job.settings,
+        here,
+    };
     let (files, segments, images) = tokio::join!(
         salvage_files(&job, &checkpoint, here, reporter),
-        salvage_segments(&job, &checkpoint, here, reporter),
-        salvage_images(&job, &checkpoint, here, reporter),
+        salvage_segments(&job, &checkpoint, &places, reporter),
+        salvage_images(&job, &checkpoint, &places, reporter),
     );
     let is_empty = checkpoint.files.is_empty() && checkpoint.segments.is_empty() && checkpoint.images.is_empty();
     let was_finished = !is_empty && files.finished && segments.finished && images.finished;
     if here {
         let is_saved = !was_finished && !is_empty && files.messages.is_empty() && segments.messages.is_empty();
-        let salvager = SheetsSalvager {
-            destinations: &job.destinations,
-            root: &job.root,
-            stores: &*job.stores,
-            settings: &job.settings,
-        };
-        for message in salvager.finish(&checkpoint, job.egress_id.as_str(), is_saved).await {
+        for message in finish_sheets(&places, &checkpoint, job.egress_id.as_str(), is_saved).await {
             reporter.report(Fact::Noted(message));
         }
     }
@@ -153,19 +156,17 @@ async fn salvage_files(job: &SalvageJob, checkpoint: &Checkpoint, here: bool, re
     Salvaged { finished, messages }
 }
 
-async fn salvage_segments(job: &SalvageJob, checkpoint: &Checkpoint, here: bool, reporter: &Reporter) -> Salvaged {
+async fn salvage_segments(
+    job: &SalvageJob,
+    checkpoint: &Checkpoint,
+    places: &SalvagePlaces<'_>,
+    reporter: &Reporter,
+) -> Salvaged {
     let (mut finished, mut messages) = (true, vec![]);
     for segments in &checkpoint.segments {
         // The checkpoint has them in the order of their beginning, the EgressInfo in that of the request.
         let index = checkpoint.segments.iter().filter(|other| other.output < segments.output).count();
-        let salvager = SegmentsSalvager {
-            destinations: job.destinations.get(segments.output as usize),
-            root: &job.root,
-            stores: &*job.stores,
-            settings: &job.settings,
-            here,
-        };
-        match salvager.finish(segments, job.egress_id.as_str()).await {
+        match finish_segments(places, segments, job.egress_id.as_str()).await {
             Ok(SalvagedSegments { result, finished: was_finished }) => {
                 reporter.report(opened_fact(index, &segments.names));
                 for fact in result_facts(index, &result) {
@@ -184,17 +185,15 @@ async fn salvage_segments(job: &SalvageJob, checkpoint: &Checkpoint, here: bool,
     Salvaged { finished, messages }
 }
 
-async fn salvage_images(job: &SalvageJob, checkpoint: &Checkpoint, here: bool, reporter: &Reporter) -> Salvaged {
+async fn salvage_images(
+    job: &SalvageJob,
+    checkpoint: &Checkpoint,
+    places: &SalvagePlaces<'_>,
+    reporter: &Reporter,
+) -> Salvaged {
     let (mut finished, mut messages) = (true, vec![]);
     for images in &checkpoint.images {
-        let salvager = ImagesSalvager {
-            destinations: job.destinations.get(images.output as usize),
-            root: &job.root,
-            stores: &*job.stores,
-            settings: &job.settings,
-            here,
-        };
-        match salvager.finish(images, job.egress_id.as_str()).await {
+        match finish_images(places, images, job.egress_id.as_str()).await {
             Ok(SalvagedImages { result, finished: was_finished }) => {
                 let prefix = images.names.told.clone();
                 reporter.report(Fact::ImagesOpened { index: images.index, prefix });

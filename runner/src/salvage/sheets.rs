@@ -3,51 +3,37 @@
 //! task, after everything else; a fault is a note.
 
 use spillway_ipc::sheet_file::SheetIndex;
-use spillway_plan::Destinations;
-use spillway_process::LocalRoot;
 use tokio::task::spawn_blocking;
 use tracing::info;
 
+use super::places::SalvagePlaces;
 use crate::upload::checkpoint::Checkpoint;
 use crate::upload::sheets::{read_index, remove_sheets, store_sheets};
-use crate::upload::stores::StoreFactory;
-use crate::upload::{ObjectPlace, UploadSettings};
 
-/// What a salvage knows of the places of a recording.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct SheetsSalvager<'a> {
-    /// By output.
-    pub(super) destinations: &'a [Destinations],
-    /// Where files lie that stay on this machine.
-    pub(super) root: &'a LocalRoot,
-    /// Opens the stores.
-    pub(super) stores: &'a dyn StoreFactory,
-    /// Timeouts, spool folder.
-    pub(super) settings: &'a UploadSettings,
-}
-
-impl SheetsSalvager<'_> {
-    /// Puts them beside the recording and removes them from the spool. `is_saved`: the recording could be saved and was not
-    /// finished before. Answers notes for the user.
-    pub(super) async fn finish(&self, checkpoint: &Checkpoint, egress_id: &str, is_saved: bool) -> Vec<String> {
-        let folder = self.settings.spool().join(egress_id);
-        let Some(index) = read_index(&folder).await else { return vec![] };
-        let mut notes = vec![];
-        if let (true, Some((beside, on_backup))) = (is_saved, beside(&index, checkpoint)) {
-            let destinations = self.destinations.get(index.output as usize);
-            match ObjectPlace::resume(destinations, on_backup, self.root, self.stores).await {
-                Ok(place) => {
-                    let objects = place.uploads(self.settings.clone());
-                    let stored = store_sheets(&index, &folder, (beside.as_str(), 0), &objects).await;
-                    info!(beside, objects = stored.sheets.len(), "sheets saved");
-                    notes = stored.notes;
-                }
-                Err(message) => notes.push(format!("the poster and thumbnails of {beside} are not stored: {message}")),
+/// Puts them beside the recording and removes them from the spool. `is_saved`: the recording could be saved and was not
+/// finished before. Answers notes for the user.
+pub(super) async fn finish_sheets(
+    places: &SalvagePlaces<'_>,
+    checkpoint: &Checkpoint,
+    egress_id: &str,
+    is_saved: bool,
+) -> Vec<String> {
+    let folder = places.settings.spool().join(egress_id);
+    let Some(index) = read_index(&folder).await else { return vec![] };
+    let mut notes = vec![];
+    if let (true, Some((beside, on_backup))) = (is_saved, beside(&index, checkpoint)) {
+        match places.of_output(index.output, on_backup).await {
+            Ok(place) => {
+                let objects = place.uploads(places.settings.clone());
+                let stored = store_sheets(&index, &folder, (beside.as_str(), 0), &objects).await;
+                info!(beside, objects = stored.sheets.len(), "sheets saved");
+                notes = stored.notes;
             }
+            Err(message) => notes.push(format!("the poster and thumbnails of {beside} are not stored: {message}")),
         }
-        let _ = spawn_blocking(move || remove_sheets(&folder)).await;
-        notes
     }
+    let _ = spawn_blocking(move || remove_sheets(&folder)).await;
+    notes
 }
 
 /// Storage path of the file or playlist that they belong to, and whether it is in its second destination.

@@ -4,11 +4,14 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use proptest::prelude::*;
 use spillway_plan::segment_name::{SegmentFormat, SegmentNames, SegmentSuffix};
-use spillway_plan::{Destination, Provider, Store};
+use spillway_plan::{Destination, Destinations, Provider, Store};
+use spillway_process::LocalRoot;
 use spillway_storage::{Meta, RamStorage, Storage, StorageError};
 
 use super::*;
+use crate::upload::UploadSettings;
 use crate::upload::segments::{SegmentRun, UnlistedSegment};
+use crate::upload::stores::StoreFactory;
 
 const SECOND_NS: u64 = 1_000_000_000;
 const ORIGIN: i64 = 1_772_366_400_000_000_000;
@@ -63,14 +66,14 @@ fn checkpoint(folder: PathBuf, unlisted: Vec<UnlistedSegment>, open: Option<u32>
 
 async fn salvage(ram: &RamStorage, checkpoint: &SegmentsCheckpoint, here: bool) -> SalvagedSegments {
     let (stores, settings, destinations) = (OneStore(ram.clone()), UploadSettings::default(), stored());
-    let salvager = SegmentsSalvager {
-        destinations: Some(&destinations),
+    let places = SalvagePlaces {
+        destinations: &[destinations],
         root: &LocalRoot::confined("/nowhere"),
         stores: &stores,
         settings: &settings,
         here,
     };
-    salvager.finish(checkpoint, "EG_1").await.unwrap()
+    finish_segments(&places, checkpoint, "EG_1").await.unwrap()
 }
 
 fn listed(ram: &RamStorage) -> Vec<String> {
@@ -129,14 +132,15 @@ async fn another_machine_lists_what_the_store_has() {
 #[tokio::test]
 async fn what_lies_on_another_disk_is_not_reached() {
     let settings = UploadSettings::default();
-    let salvager = SegmentsSalvager {
-        destinations: None,
+    let places = SalvagePlaces {
+        destinations: &[],
         root: &LocalRoot::confined("/nowhere"),
         stores: &OneStore(RamStorage::new()),
         settings: &settings,
         here: false,
     };
-    let refused = salvager.finish(&checkpoint("/nowhere".into(), vec![], None), "EG_1").await.unwrap_err();
+    let checkpoint = checkpoint("/nowhere".into(), vec![], None);
+    let refused = finish_segments(&places, &checkpoint, "EG_1").await.unwrap_err();
     assert_eq!(refused, "d/a.m3u8 lies on the disk of another machine, without its end");
 }
 
