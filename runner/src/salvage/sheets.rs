@@ -19,9 +19,10 @@ pub(super) async fn finish_sheets(
     is_saved: bool,
 ) -> Vec<String> {
     let folder = places.settings.spool().join(egress_id);
-    let Some(index) = read_index(&folder).await else { return vec![] };
     let mut notes = vec![];
-    if let (true, Some((beside, on_backup))) = (is_saved, beside(&index, checkpoint)) {
+    if let Some(index) = read_index(&folder).await.filter(|_| is_saved)
+        && let Some((beside, on_backup)) = beside(&index, checkpoint)
+    {
         match places.of_output(index.output, on_backup).await {
             Ok(place) => {
                 let objects = place.uploads(places.settings.clone());
@@ -32,6 +33,7 @@ pub(super) async fn finish_sheets(
             Err(message) => notes.push(format!("the poster and thumbnails of {beside} are not stored: {message}")),
         }
     }
+    // Also where the attempt died before it wrote the index.
     let _ = spawn_blocking(move || remove_sheets(&folder)).await;
     notes
 }
@@ -47,4 +49,35 @@ fn beside(index: &SheetIndex, checkpoint: &Checkpoint) -> Option<(String, bool)>
         let segments = checkpoint.segments.iter().find(|segments| segments.output == index.output)?;
         Some((segments.names.playlist_path(), segments.on_backup))
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use spillway_ipc::sheet_file;
+    use spillway_process::LocalRoot;
+
+    use super::*;
+    use crate::upload::UploadSettings;
+    use crate::upload::stores::DefaultStoreFactory;
+
+    #[tokio::test]
+    async fn what_has_no_index_yet_leaves_the_spool_too() {
+        let spool = tempfile::tempdir().unwrap();
+        let folder = spool.path().join("EG_1");
+        fs::create_dir(&folder).unwrap();
+        fs::write(folder.join(sheet_file::POSTER), "poster").unwrap();
+        let settings = UploadSettings { spool_dir: Some(spool.path().to_owned()), ..UploadSettings::default() };
+        let stores = DefaultStoreFactory::default();
+        let places = SalvagePlaces {
+            destinations: &[],
+            root: &LocalRoot::confined("/nowhere"),
+            stores: &stores,
+            settings: &settings,
+            here: true,
+        };
+        let notes = finish_sheets(&places, &Checkpoint::default(), "EG_1", true).await;
+        assert!(notes.is_empty() && !folder.exists());
+    }
 }
