@@ -1,20 +1,24 @@
 //! One HLS output: what its segments have become, what its playlists say and when they are uploaded. Segments that are opened
 //! and closed in the spool come in, and answers of the store; names of files to send and texts of playlists go out. Pure but
-//! for the machine's time zone, which names with a time need: `task` carries out what is answered here.
+//! for the machine's time zone, which names with a time need: `task` carries out what is answered here. `playlists` is when
+//! playlists and the init segment are sent, `state` what a salvage goes on from.
+
+mod playlists;
+mod state;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use spillway_plan::segment_name::SegmentNames;
 
-use super::saved::{SegmentRuns, SegmentsCheckpoint, UnlistedSegment};
+use super::saved::SegmentRuns;
 use super::schedule::{PlaylistSchedule, UploadRule};
 use super::sequencer::{ListedSegment, SegmentOutcome, SegmentSequencer, SegmentTotals, StoredSegment};
 use crate::clock;
-use crate::results::playlist::{Playlist, PlaylistEntry, unix_ms};
+use crate::results::playlist::{Playlist, unix_ms};
 
 /// What one HLS output is.
 #[derive(Clone)]
@@ -118,39 +122,6 @@ impl SegmentsMachine {
         }
     }
 
-    /// That of a dead task. Segments that its checkpoint does not know as stored are pending, and not sent by themselves:
-    /// [`Self::send`] or [`Self::lost`] decides about each.
-    pub fn resume(checkpoint: &SegmentsCheckpoint, locate: Arc<dyn Fn(&str) -> String + Send + Sync>) -> Self {
-        let mut machine = Self::new(SegmentsPlan {
-            output: checkpoint.output,
-            names: checkpoint.names.clone(),
-            segment_ns: checkpoint.segment_ns,
-            folder: checkpoint.folder.clone(),
-            started_at: checkpoint.started_at,
-            locate,
-        });
-        machine.on_backup = checkpoint.on_backup;
-        for run in &checkpoint.listed {
-            let mut bytes = run.bytes;
-            for (n, at_ns, length_ns) in run.segments() {
-                // Only their sum is known.
-                let whole = SpooledSegment { n, at_ns, length_ns, bytes: std::mem::take(&mut bytes) };
-                machine.add(whole);
-                machine.stored(n, whole.bytes, run.on_backup);
-            }
-        }
-        for &UnlistedSegment { n, at_ns, length_ns, bytes, stored, on_backup } in &checkpoint.unlisted {
-            machine.add(SpooledSegment { n, at_ns, length_ns, bytes });
-            if stored {
-                machine.stored(n, bytes, on_backup);
-            }
-        }
-        if let Some((n, at_ns)) = checkpoint.open {
-            machine.opened(n, at_ns);
-        }
-        machine
-    }
-
     /// Segment `n` is being written.
     pub fn opened(&mut self, n: u32, at_ns: u64) {
         self.skip_to(n);
@@ -203,86 +174,10 @@ impl SegmentsMachine {
         self.resolve(n, SegmentOutcome::Lost);
     }
 
-    /// The backup store has taken over: it gets the init segment and the playlists, which name what is in the primary store
-    /// by URL.
-    pub fn use_backup(&mut self) {
-        self.on_backup = true;
-        self.playlist = empty_playlist(&self.plan);
-        let mut next = None;
-        for run in self.runs.as_slice() {
-            for (n, at_ns, length_ns) in run.segments() {
-                let segment =
-                    StoredSegment { name: self.name(n, at_ns), at_ns, length_ns, bytes: 0, on_backup: run.on_backup };
-                // A change of the store is none of the media.
-                let discontinuity = next.is_some_and(|next| next != n);
-                next = Some(n + 1);
-                self.playlist.push(&self.entry(&ListedSegment { index: n, segment, discontinuity }));
-            }
-        }
-        self.event.moved();
-        self.live.iter_mut().chain(&mut self.init).for_each(PlaylistSchedule::moved);
-        (self.event_location, self.live_location) = (None, None);
-    }
-
     /// Nothing more is recorded: when every segment is stored or lost the playlists get their end.
     pub fn end(&mut self) {
         self.ended = true;
         self.close_if_resolved();
-    }
-
-    /// What is to be sent next.
-    pub fn next_action(&mut self, now: Instant) -> Option<SegmentsAction> {
-        if let Some(action) = self.actions.pop_front() {
-            return Some(action);
-        }
-        let names = &self.plan.names;
-        if let (Some(init), Some(name)) = (&mut self.init, names.init())
-            && init.begin(0, now)
-        {
-            return Some(SegmentsAction::PutInit(names.path(&name)));
-        }
-        if self.event.begin(self.playlist.event_bytes(), now) {
-            let text = self.playlist.event(self.closed);
-            return Some(SegmentsAction::PutPlaylist(names.path(&names.playlist), text));
-        }
-        let (live, name) = (self.live.as_mut()?, names.live_playlist.as_ref()?);
-        live.begin(0, now).then(|| SegmentsAction::PutPlaylist(names.path(name), self.playlist.live(self.closed)))
-    }
-
-    /// When to ask [`Self::next_action`] again, if nothing else happens before.
-    pub fn next_at(&self) -> Option<Instant> {
-        [Some(&self.event), self.live.as_ref(), self.init.as_ref()]
-            .into_iter()
-            .flatten()
-            .filter_map(PlaylistSchedule::next_at)
-            .min()
-    }
-
-    /// The request with a playlist or init segment was answered: where it is, if it is stored.
-    pub fn text_answered(&mut self, name: &str, location: Option<String>, now: Instant) {
-        let names = &self.plan.names;
-        let is = |of: Option<&String>| of.is_some_and(|of| names.path(of) == name);
-        let (schedule, known) = if is(Some(&names.playlist)) {
-            (Some(&mut self.event), Some(&mut self.event_location))
-        } else if is(names.live_playlist.as_ref()) {
-            (self.live.as_mut(), Some(&mut self.live_location))
-        } else {
-            (self.init.as_mut(), None)
-        };
-        if let Some(schedule) = schedule {
-            schedule.finished(location.is_some(), now);
-        }
-        if let Some(known) = known.filter(|_| location.is_some()) {
-            *known = location;
-        }
-    }
-
-    /// Everything is stored or lost, and the playlists say so.
-    pub fn is_complete(&self) -> bool {
-        self.closed
-            && self.event.is_complete()
-            && self.live.as_ref().is_none_or(PlaylistSchedule::is_complete)
-            && self.init.as_ref().is_none_or(PlaylistSchedule::is_stored)
     }
 
     /// Of all that is listed.
@@ -329,44 +224,6 @@ impl SegmentsMachine {
             listed.extend(run.segments().map(|(n, at_ns, _)| (self.name(n, at_ns), run.on_backup)));
         }
         listed
-    }
-
-    /// Locations of the playlist and of the live playlist, where they are stored.
-    pub fn locations(&self) -> (Option<String>, Option<String>) {
-        (self.event_location.clone(), self.live_location.clone())
-    }
-
-    /// For a salvage.
-    pub fn checkpoint(&self) -> SegmentsCheckpoint {
-        let waiting = self.sequencer.waiting().map(|(n, segment)| UnlistedSegment {
-            n,
-            at_ns: segment.at_ns,
-            length_ns: segment.length_ns,
-            bytes: segment.bytes,
-            stored: true,
-            on_backup: segment.on_backup,
-        });
-        let pending = self.pending.values().map(|&SpooledSegment { n, at_ns, length_ns, bytes }| UnlistedSegment {
-            n,
-            at_ns,
-            length_ns,
-            bytes,
-            stored: false,
-            on_backup: false,
-        });
-        let mut unlisted: Vec<UnlistedSegment> = waiting.chain(pending).collect();
-        unlisted.sort_by_key(|segment| segment.n);
-        SegmentsCheckpoint {
-            output: self.plan.output,
-            names: self.plan.names.clone(),
-            segment_ns: self.plan.segment_ns,
-            folder: self.plan.folder.clone(),
-            started_at: self.plan.started_at,
-            on_backup: self.on_backup,
-            listed: self.runs.as_slice().to_vec(),
-            unlisted,
-            open: self.open,
-        }
     }
 
     /// What it was made with.
@@ -427,18 +284,6 @@ impl SegmentsMachine {
         self.event.listed(listed.segment.bytes);
         if let Some(live) = &mut self.live {
             live.listed(listed.segment.bytes);
-        }
-    }
-
-    fn entry(&self, listed: &ListedSegment) -> PlaylistEntry {
-        let StoredSegment { name, at_ns, length_ns, on_backup, .. } = &listed.segment;
-        let elsewhere = (self.on_backup && !on_backup).then(|| (self.plan.locate)(&self.plan.names.path(name)));
-        PlaylistEntry {
-            name: name.clone(),
-            elsewhere,
-            at_ns: *at_ns,
-            length_ns: *length_ns,
-            discontinuity: listed.discontinuity,
         }
     }
 }

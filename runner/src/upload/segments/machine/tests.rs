@@ -1,6 +1,9 @@
+use std::time::Instant;
+
 use proptest::prelude::*;
 use spillway_plan::segment_name::{SegmentFormat, SegmentSuffix};
 
+use super::super::saved::SegmentsCheckpoint;
 use super::*;
 
 const SECOND: u64 = 1_000_000_000;
