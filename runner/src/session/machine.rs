@@ -94,7 +94,7 @@ impl OpenOutputs {
 pub struct Session {
     rules: SessionRules,
     phase: SessionPhase,
-    open: OpenOutputs,
+    outputs: OpenOutputs,
     /// Bytes of the whole segments of each HLS output.
     segment_bytes: BTreeMap<u32, u64>,
     since: Instant,
@@ -106,11 +106,11 @@ pub struct Session {
 
 impl Session {
     /// A recording that begins now, with all its outputs.
-    pub fn new(rules: SessionRules, open: OpenOutputs, now: Instant) -> Self {
+    pub fn new(rules: SessionRules, outputs: OpenOutputs, now: Instant) -> Self {
         Self {
             rules,
             phase: SessionPhase::Joining,
-            open,
+            outputs,
             segment_bytes: BTreeMap::new(),
             since: now,
             last_event_at: now,
@@ -146,7 +146,7 @@ impl Session {
             SessionEvent::Noted(message) => vec![SessionEffect::Report(Fact::Noted(message))],
             SessionEvent::OutputEnded { output, failure } => self.output_ended(output, failure, now),
             SessionEvent::OutputOpened { output } => {
-                self.open.open.insert(output);
+                self.outputs.open.insert(output);
                 vec![]
             }
             SessionEvent::OutputFull { output, message } if self.phase == SessionPhase::Recording => {
@@ -227,14 +227,14 @@ impl Session {
 
     /// An output takes nothing more. The others go on; with the last one the recording ends.
     fn output_ended(&mut self, output: u32, failure: Option<(Code, String)>, now: Instant) -> Vec<SessionEffect> {
-        if !self.open.open.remove(&output) {
+        if !self.outputs.open.remove(&output) {
             return vec![];
         }
-        let is_last = self.open.open.is_empty();
+        let is_last = self.outputs.open.is_empty();
         let Some((code, message)) = failure else {
             return if is_last { self.stop(EgressEndReason::StreamsStopped, now) } else { vec![] };
         };
-        if !is_last && self.open.streams == Some(output) {
+        if !is_last && self.outputs.streams == Some(output) {
             return vec![];
         }
         let goes_on = matches!(self.phase, SessionPhase::Joining | SessionPhase::Recording);
@@ -249,7 +249,7 @@ impl Session {
         }
         let note = if goes_on { format!("{message}; the other outputs go on") } else { message.clone() };
         let file_failed = |index: &usize| Fact::FileFailed { index: *index, message: message.clone() };
-        let failed = self.open.files.get(&output).map(file_failed);
+        let failed = self.outputs.files.get(&output).map(file_failed);
         self.failed.get_or_insert((code, message));
         let close = goes_on.then_some(SessionEffect::CloseOutput(output));
         // The note is what sends an update: it comes last.
@@ -352,7 +352,7 @@ impl Session {
         let outcome = match (self.failed.take(), outcome) {
             (Some((code, message)), Outcome::Complete | Outcome::LimitReached) => Outcome::Failed { code, message },
             // The end of a recording without outputs says nothing of its own.
-            (Some((code, message)), Outcome::Failed { .. }) if self.open.open.is_empty() => {
+            (Some((code, message)), Outcome::Failed { .. }) if self.outputs.open.is_empty() => {
                 Outcome::Failed { code, message }
             }
             (_, outcome) => outcome,
