@@ -1,11 +1,16 @@
 //! Uploads of an image output. `machine` says what is sent and what has become of each image, `saved` is its state in the
-//! checkpoint (both pure), and `task` runs it. Below `session`, because salvage sends what a task that died has left.
+//! checkpoint (both pure). `task` runs it, and the session has its `handle`. Below `session`, because salvage sends what a task
+//! that died has left.
 
+mod handle;
 mod task;
+mod outcome;
 mod machine;
 mod saved;
 
+pub use handle::ImagesUpload;
 pub use machine::{ImagesMachine, ImagesPlan};
+pub use outcome::{ImagesResult, ImagesStatus};
 pub use saved::{ImageTotals, ImagesCheckpoint, SpooledImage};
+pub use task::ImagesUploader;
 pub(crate) use task::remove_images;
-pub use task::{ImagesResult, ImagesStatus, ImagesUpload, ImagesUploader};

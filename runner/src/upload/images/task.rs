@@ -1,79 +1,26 @@
-//! The upload of one image output: [`ImagesUpload`] is the session's handle of a task, in which the media process' images go
-//! in, and progress and in the end the result come out. The task asks `machine` what to send, `objects` sends it. A handle
-//! that is dropped without an end leaves everything as it is, for a salvage.
+//! The task of the upload of one image output: images and commands of its handle go in, and progress and in the end the result
+//! come out. It asks `machine` what to send, `objects` sends it.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
 use spillway_ipc::image_file;
 use spillway_plan::ImageCodec;
 use spillway_storage::Meta;
 use tokio::sync::{mpsc, oneshot, watch};
-use tokio::task::{JoinHandle, spawn_blocking};
-use tokio::time::timeout;
-use tracing::{Instrument, Span, info};
+use tokio::task::spawn_blocking;
+use tracing::info;
 
 use super::machine::{ImagesAction, ImagesMachine};
-use super::saved::{ImageTotals, ImagesCheckpoint, SpooledImage};
+use super::outcome::{ImagesCommand, ImagesResult, ImagesStatus};
+use super::saved::ImagesCheckpoint;
 use crate::upload::checkpoint::{CheckpointWriter, FLUSH_TIMEOUT};
 use crate::upload::objects::{ObjectEvent, ObjectFile, ObjectUploads};
 use crate::upload::outcome::LossReasons;
 
-/// For the task to take back what it has begun.
-const ABANDON_TIMEOUT: Duration = Duration::from_secs(5);
 const MANIFEST_TIMEOUT: Duration = Duration::from_secs(30);
-
-/// How far an image output is.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct ImagesStatus {
-    /// Sums.
-    pub totals: ImageTotals,
-    /// Bytes in the spool.
-    pub spooled_bytes: u64,
-    /// The store's error while it fails; else empty.
-    pub error: String,
-}
-
-/// What an image output came to.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct ImagesResult {
-    /// Sums.
-    pub totals: ImageTotals,
-    /// When the first stored image was captured and when the last, Unix nanoseconds; 0 without one.
-    pub started_at: i64,
-    /// See `started_at`.
-    pub ended_at: i64,
-    /// Name, location and time of capture (Unix nanoseconds) of each stored object, for the manifest.
-    pub images: Vec<(String, String, i64)>,
-    /// Something is in the backup store.
-    pub used_backup: bool,
-    /// For `details`: images that are lost, and why.
-    pub notes: Vec<String>,
-    /// Why the images are not stored as they should be, for the user.
-    pub failure: Option<String>,
-    /// The folder of what is not stored then.
-    pub spooled: Option<PathBuf>,
-    /// A later attempt of this egress has taken the output over and reports it.
-    pub gone: bool,
-}
-
-/// The upload of one image output.
-pub struct ImagesUpload {
-    commands: mpsc::UnboundedSender<ImagesCommand>,
-    status: watch::Receiver<ImagesStatus>,
-    task: JoinHandle<()>,
-}
-
-#[derive(Debug)]
-enum ImagesCommand {
-    Captured(SpooledImage),
-    Finish(oneshot::Sender<ImagesResult>),
-    PutBeside { name: String, content: Bytes, done: oneshot::Sender<Result<String, String>> },
-    Drop(oneshot::Sender<()>),
-}
 
 /// The task's own.
 pub struct ImagesUploader {
@@ -99,64 +46,13 @@ struct ImagesUploaderState {
     changed: bool,
 }
 
-impl Drop for ImagesUpload {
-    fn drop(&mut self) {
-        self.task.abort();
-    }
-}
-
-impl ImagesUpload {
-    /// Starts the task.
-    pub fn start(uploader: ImagesUploader) -> Self {
-        // One message an image.
-        let (commands, command_rx) = mpsc::unbounded_channel();
-        let (status_tx, status) = watch::channel(ImagesStatus::default());
-        let task = tokio::spawn(uploader.run(command_rx, status_tx).instrument(Span::current()));
-        Self { commands, status, task }
-    }
-
-    /// An image is whole. Never waits.
-    pub fn captured(&self, image: SpooledImage) {
-        let _ = self.commands.send(ImagesCommand::Captured(image));
-    }
-
-    /// How far it is.
-    pub fn status(&self) -> ImagesStatus {
-        self.status.borrow().clone()
-    }
-
-    /// Nothing writes to the spool any more: sends what is left there. Bounded by `max_outage_ms`.
-    pub async fn finish(&self) -> ImagesResult {
-        let taken_over = ImagesResult { gone: true, ..ImagesResult::default() };
-        let (done, result) = oneshot::channel();
-        if self.commands.send(ImagesCommand::Finish(done)).is_err() {
-            return taken_over;
-        }
-        result.await.unwrap_or(taken_over)
-    }
-
-    /// After [`Self::finish`]: puts a small JSON object beside the images, into the same store. Answers its location.
-    ///
-    /// # Errors
-    /// The store's message; transient errors were retried for up to 30 s.
-    pub async fn put_beside(&self, name: String, content: Bytes) -> Result<String, String> {
-        let lost = || "upload was lost".to_owned();
-        let (done, answer) = oneshot::channel();
-        self.commands.send(ImagesCommand::PutBeside { name, content, done }).map_err(|_| lost())?;
-        answer.await.unwrap_or_else(|_| Err(lost()))
-    }
-
-    /// Nothing of it is wanted: nothing more is sent, and the spool is emptied.
-    pub async fn abandon(&self) {
-        let (done, dropped) = oneshot::channel();
-        if self.commands.send(ImagesCommand::Drop(done)).is_ok() {
-            let _ = timeout(ABANDON_TIMEOUT, dropped).await;
-        }
-    }
-}
-
 impl ImagesUploader {
-    async fn run(mut self, mut commands: mpsc::UnboundedReceiver<ImagesCommand>, status: watch::Sender<ImagesStatus>) {
+    /// Until everything is stored or given up and the handle is dropped.
+    pub(super) async fn run(
+        mut self,
+        mut commands: mpsc::UnboundedReceiver<ImagesCommand>,
+        status: watch::Sender<ImagesStatus>,
+    ) {
         let mut state = ImagesUploaderState { changed: true, ..ImagesUploaderState::default() };
         loop {
             self.send_what_is_due();

@@ -6,7 +6,9 @@ use spillway_storage::unreliable::FaultMode;
 use spillway_storage::{RamStorage, Storage, Unreliable};
 use tokio::time::sleep;
 
+use super::super::handle::ImagesUpload;
 use super::super::machine::ImagesPlan;
+use super::super::saved::{ImageTotals, SpooledImage};
 use super::*;
 use crate::upload::objects::ObjectStore;
 use crate::upload::settings::UploadSettings;
