@@ -46,8 +46,16 @@ pub(super) async fn finish_images(
         let path = checkpoint.folder.join(image_file::name(checkpoint.output, n, checkpoint.names.codec));
         if places.here && tokio::fs::try_exists(&path).await.unwrap_or(false) {
             spooled.push(n);
-        } else if !checkpoint.names.is_one() && stored_bytes(&objects, &name).await == Some(bytes) {
-            // Its answer came after the last checkpoint.
+            continue;
+        }
+        // The answer came after the last checkpoint.
+        let is_stored = if checkpoint.names.is_one() {
+            // The object may be a later image. A file leaves the spool when it is stored, or for a newer one.
+            places.here
+        } else {
+            stored_bytes(&objects, &name).await == Some(bytes)
+        };
+        if is_stored {
             machine.stored(n, bytes, checkpoint.on_backup);
         } else {
             machine.lost(n);
@@ -65,4 +73,65 @@ pub(super) async fn finish_images(
     });
     let result = upload.finish().await;
     Ok(SalvagedImages { result, finished })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::sync::Arc;
+
+    use async_trait::async_trait;
+    use spillway_plan::image_name::ImageNames;
+    use spillway_plan::{Destination, Destinations, ImageCodec, ImageSuffix, Provider, Store};
+    use spillway_process::LocalRoot;
+    use spillway_storage::{RamStorage, Storage, StorageError};
+
+    use super::*;
+    use crate::upload::UploadSettings;
+    use crate::upload::images::{ImageTotals, SpooledImage};
+    use crate::upload::stores::StoreFactory;
+
+    #[derive(Debug)]
+    struct OneStore(RamStorage);
+
+    #[async_trait]
+    impl StoreFactory for OneStore {
+        async fn open(&self, _: &Destination) -> Result<Arc<dyn Storage>, StorageError> {
+            Ok(Arc::new(self.0.clone()))
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn of_images_that_replace_each_other_one_that_left_the_spool_is_not_lost() {
+        let (folder, ram) = (tempfile::tempdir().unwrap(), RamStorage::new());
+        fs::write(folder.path().join("0-1.jpeg"), "image 1").unwrap();
+        let suffix = ImageSuffix::NoneOverwrite;
+        let checkpoint = ImagesCheckpoint {
+            output: 0,
+            index: 0,
+            names: ImageNames { prefix: "d/a".into(), told: "d/a".into(), suffix, codec: ImageCodec::Jpeg },
+            interval_ns: 1,
+            folder: folder.path().to_owned(),
+            started_at: 1,
+            on_backup: false,
+            totals: ImageTotals::default(),
+            span_ns: None,
+            unstored: [0, 1].map(|n| SpooledImage { n, at_ns: u64::from(n), bytes: 7 }).to_vec(),
+            next_n: 2,
+            newest_ns: Some(1),
+        };
+        let provider = Provider::Local(spillway_plan::destination::Local::default());
+        let store = Store { provider, prefix: String::new(), presign: false };
+        let places = SalvagePlaces {
+            destinations: &[Destinations { primary: Destination::Store(Box::new(store)), backup: None }],
+            root: &LocalRoot::confined("/nowhere"),
+            stores: &OneStore(ram.clone()),
+            settings: &UploadSettings::default(),
+            here: true,
+        };
+        let salvaged = finish_images(&places, &checkpoint, "EG_1").await.unwrap();
+        let expected = ImageTotals { count: 2, bytes: 14, lost: 0 };
+        assert_eq!((salvaged.result.totals, salvaged.result.notes), (expected, vec![]));
+        assert_eq!(ram.object("d/a.jpeg").unwrap().to_vec(), b"image 1");
+    }
 }
