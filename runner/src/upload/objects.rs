@@ -28,7 +28,7 @@ use store::{LOCAL, PutError};
 
 pub use store::{ObjectFile, ObjectStore};
 
-/// How often deadlines are looked at while the store fails.
+/// How often deadlines are looked at while the store fails, and after the end of the recording.
 const TICK: Duration = Duration::from_millis(250);
 const IDLE: Duration = Duration::from_secs(3600);
 
@@ -76,6 +76,8 @@ pub struct ObjectUploads {
     texts: BTreeMap<String, (Bytes, Meta)>,
     sending: HashMap<Id, ObjectPut>,
     requests: JoinSet<Result<Stored, PutError>>,
+    /// When the last request was answered, or one began with no other on its way.
+    progress_at: Instant,
     events: VecDeque<ObjectEvent>,
     outage: StoreOutage,
     closed_at: Option<Instant>,
@@ -126,6 +128,7 @@ impl ObjectUploads {
             texts: BTreeMap::new(),
             sending: HashMap::new(),
             requests: JoinSet::new(),
+            progress_at: Instant::now(),
             events: VecDeque::new(),
             closed_at: None,
             files_given_up: None,
@@ -224,7 +227,8 @@ impl ObjectUploads {
                 return event;
             }
             self.start_requests();
-            let wake = Instant::now() + if self.outage.since.is_some() { TICK } else { IDLE };
+            let is_bounded = self.outage.since.is_some() || self.closed_at.is_some();
+            let wake = Instant::now() + if is_bounded { TICK } else { IDLE };
             tokio::select! {
                 Some(answered) = self.requests.join_next_with_id() => self.answered(answered),
                 () = sleep_until(wake) => self.check_deadlines(),
@@ -257,6 +261,9 @@ impl ObjectUploads {
     }
 
     fn send(&mut self, content: PutContent, put: impl Future<Output = Result<Stored, PutError>> + Send + 'static) {
+        if self.sending.is_empty() {
+            self.progress_at = Instant::now();
+        }
         let id = self.requests.spawn(put).id();
         self.sending.insert(id, ObjectPut { content, on_backup: self.on_backup });
     }
@@ -271,6 +278,7 @@ impl ObjectUploads {
             Err(panicked) => (panicked.id(), Err(PutError::Spool(io::Error::other(panicked)))),
         };
         let Some(ObjectPut { content, on_backup }) = self.sending.remove(&id) else { return };
+        self.progress_at = Instant::now();
         match result {
             Ok(stored) => {
                 if on_backup == self.on_backup {

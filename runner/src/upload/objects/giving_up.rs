@@ -10,7 +10,7 @@ use tokio::task::spawn_blocking;
 use tokio::time::Instant;
 use tracing::warn;
 
-use super::{FilesGivenUp, ObjectEvent, ObjectStore, ObjectUploads};
+use super::{FilesGivenUp, LOCAL, ObjectEvent, ObjectPut, ObjectStore, ObjectUploads, PutContent};
 use crate::upload::outage::StoreOutage;
 
 /// After files were given up, texts may fail for this much longer, and for a quarter of `max_outage_ms` at most.
@@ -43,6 +43,9 @@ impl ObjectUploads {
 
     /// Looks whether the store has failed for too long.
     pub(super) fn check_deadlines(&mut self) {
+        if self.is_stalled() {
+            return self.give_up_requests();
+        }
         let over = match &self.files_given_up {
             Some(given_up) => self.outage.since.is_some() && Instant::now() >= given_up.texts_until,
             None => {
@@ -52,6 +55,46 @@ impl ObjectUploads {
         };
         if over {
             self.next_store();
+        }
+    }
+
+    /// After the end of the recording no request was answered for too long: a network disk whose server is away does not even
+    /// fail.
+    fn is_stalled(&self) -> bool {
+        let Some(closed_at) = self.closed_at.filter(|_| !self.sending.is_empty()) else { return false };
+        let limit = match &self.files_given_up {
+            Some(_) => self.texts_timeout(),
+            None => Duration::from_millis(self.settings.max_outage_ms),
+        };
+        Instant::now() >= closed_at.max(self.progress_at) + limit
+    }
+
+    /// What is on its way is not waited for any more. Texts that wait for files get their chance after them.
+    fn give_up_requests(&mut self) {
+        let name = match &self.store {
+            ObjectStore::Disk(_) => LOCAL,
+            ObjectStore::Remote(store) => store.name(),
+        };
+        let message = format!("{name} upload failed: no answer");
+        let has_backup = self.backup.is_some();
+        if self.files_given_up.is_none() || self.files_in_flight() == 0 {
+            self.outage.message.clone_from(&message);
+            self.next_store();
+        }
+        self.requests.abort_all();
+        let stalled: Vec<ObjectPut> = self.sending.drain().map(|(_, put)| put).collect();
+        for ObjectPut { content, .. } in stalled {
+            match content {
+                PutContent::File(file) if has_backup => {
+                    self.waiting.insert(file.number, file);
+                }
+                content => {
+                    if let (PutContent::File(_), Some(given_up)) = (&content, &mut self.files_given_up) {
+                        given_up.any = true;
+                    }
+                    self.lost(content, message.clone());
+                }
+            }
         }
     }
 

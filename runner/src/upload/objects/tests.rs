@@ -199,6 +199,29 @@ async fn what_no_retry_helps_is_lost_alone() {
     assert_eq!(events, ["0 lost", "1 false", "2 false", "3 false"]);
 }
 
+/// As a network disk whose server is away: nothing is written into the pipe that is to be read.
+#[tokio::test(start_paused = true)]
+async fn what_is_never_answered_is_given_up_after_the_end() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("0-0.ts");
+    assert!(std::process::Command::new("mkfifo").arg(&path).status().unwrap().success());
+    let store = ObjectStore::Disk(LocalRoot::confined(folder.path().join("out")));
+    let mut objects = ObjectUploads::new(store, None, String::new(), UploadSettings::default());
+    objects.put_file(ObjectFile { number: 0, name: "0.ts".into(), path: path.clone(), meta: Meta::default() });
+    tokio::select! {
+        biased;
+        event = objects.next() => panic!("{event:?}"),
+        () = tokio::task::yield_now() => {}
+    }
+    objects.close();
+    // Time stands still while a thread waits for the disk.
+    let outage = Duration::from_millis(UploadSettings::default().max_outage_ms) + SECOND;
+    let (event, ()) = tokio::join!(objects.next(), tokio::time::advance(outage));
+    assert!(matches!(event, ObjectEvent::Lost { number: 0, .. }), "{event:?}");
+    assert_eq!(objects.files_given_up(), Some("Local upload failed: no answer"));
+    drop(fs::File::options().write(true).open(&path).unwrap());
+}
+
 #[tokio::test]
 async fn a_folder_is_a_store_as_well() {
     let folder = tempfile::tempdir().unwrap();
