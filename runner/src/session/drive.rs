@@ -1,43 +1,45 @@
 //! Runs one recording: starts the media process, passes its events to files, segments, images, streams and machine, and
 //! carries out the effects of the last two. One task; what may block (disks, stores) runs beside it or after the media
 //! process has ended. It decides nothing about phases and outcomes.
+//!
+//! `media_events` is what events of the media process mean beside the machine, and `placing` makes the files that it asks for.
+
+mod media_events;
+mod placing;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use spillway_ipc::{FileId, MediaCommand, MediaEndReason, MediaEvent, MediaSettings, StartCommand, TrackFacts};
+use spillway_ipc::{MediaCommand, MediaEvent, MediaSettings, StartCommand, TrackFacts};
 use spillway_plan::{Container, EgressPlan};
 use spillway_process::{Clock, LocalRoot};
 use spillway_protocol::ledger::{EgressEndReason, Fact, Outcome};
 use spillway_protocol::{Code, RpcError, Secret};
 use tokio::sync::mpsc;
-use tokio::task::{JoinError, JoinSet};
+use tokio::task::JoinSet;
 use tokio::time::timeout;
-use tracing::{info, warn};
 
 use super::files::SessionFiles;
-use super::finalize::{RecordedOutputs, finalize_outputs};
+use super::finalize::{RecordedOutputs, SessionEnd, end_recording};
 use super::images::SessionImages;
 use super::machine::{OpenOutputs, Session, SessionEffect, SessionRules};
 use super::media::{MediaProcess, MediaUpdate};
-use super::opening::{OpenedOutputs, PLACE_TIMEOUT, open_outputs};
+use super::opening::{OpenedOutputs, open_outputs};
 use super::segments::SessionSegments;
-use super::sheets::{self, SessionSheets};
+use super::sheets::SessionSheets;
 use super::stream_updates::{ResolvedUpdate, StreamUpdates};
 use super::stream_url::{StreamUrl, StreamUrls};
 use super::streams::{SessionStreams, StreamEffects};
 use crate::clock;
 use crate::events::{SessionEvent, StreamUpdate};
-use crate::report::{FilesProgress, Reporter};
-use crate::results::claim::{self, Claim};
-use crate::results::{self, FileNumber, OutputError, OutputPath};
+use crate::report::Reporter;
+use crate::results::claim::Claim;
+use crate::results::{FileNumber, OutputError, OutputPath};
 use crate::upload::UploadResources;
 
 const TICK: Duration = Duration::from_millis(250);
-/// A media process that has sent its last event, or was told to stop, exits by itself within this.
-const EXIT_GRACE: Duration = Duration::from_secs(2);
 /// A stop waits no longer than this for the trial of the stores.
 const STORE_CHECK_TIMEOUT: Duration = Duration::from_secs(1);
 
@@ -64,15 +66,6 @@ pub struct SessionJob {
     pub resources: UploadResources,
     /// For all timestamps, here and in the media process.
     pub clock: Clock,
-}
-
-/// How a session ended.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum SessionEnd {
-    /// The final state is reported.
-    Reported,
-    /// Another writer has ended this egress; nothing more is reported.
-    OwnershipLost,
 }
 
 /// Records until the end. `inbox` brings stops and the loss of ownership; `session_tx` is its other end, for the uploads.
@@ -168,7 +161,9 @@ pub async fn drive(
             driver.opened(opened);
         }
     }
-    driver.finalize(outcome, media, inbox).await
+    let Driver { job, reporter, files, segments, images, sheets, media_ended, .. } = driver;
+    let outputs = RecordedOutputs { files, segments, images, sheets };
+    end_recording(&job.plan, reporter, outputs, outcome, (media, media_ended), inbox).await
 }
 
 enum NextStep {
@@ -307,210 +302,5 @@ impl Driver<'_> {
         }
         let reopened = reopened.map(|output| SessionEvent::OutputOpened { output });
         reopened.or_else(|| over.map(|over| SessionEvent::OutputEnded { output: over.output, failure: over.failure }))
-    }
-
-    /// What the machine does not decide: where files lie, and progress. Answers the event for the machine, if it is another
-    /// than this one.
-    async fn on_media_event(&mut self, media_event: &MediaEvent, media: &mut MediaProcess) -> Option<SessionEvent> {
-        match media_event {
-            MediaEvent::Opening { file, output, container, facts } => {
-                let number = FileNumber::new(&self.job.plan, *file, output.unwrap_or(*file));
-                let opened = self.open(number, *container, facts, media).await;
-                return opened.err().map(|error| self.not_made(number, &error));
-            }
-            MediaEvent::OutputFailed { output, file, full, code, message } => {
-                warn!(output, reason = message, "output failed, the others go on");
-                let (output, file, full, code) = (*output, *file, *full, code.clone());
-                let message = self.of_file(output, message.clone());
-                return Some(SessionEvent::Media(MediaEvent::OutputFailed { output, file, full, code, message }));
-            }
-            MediaEvent::Joined { room_id, room_name } => {
-                info!(room = %room_name, room_id, "joined the room");
-                let asked = &mut self.job.plan.room_id;
-                if asked.is_empty() {
-                    asked.clone_from(room_id);
-                } else if !room_id.is_empty() && asked != room_id {
-                    return Some(SessionEvent::WrongRoom);
-                }
-                self.reporter.report(Fact::Joined { room_id: room_id.clone(), room_name: room_name.clone() });
-            }
-            MediaEvent::Alive { media_ns, lag_ms, streams, .. } => {
-                for fact in self.segments.progress_facts().chain(self.images.progress_facts()) {
-                    self.reporter.report(fact);
-                }
-                let streams = streams.iter().map(|stream| (stream.id, stream.lag_ms)).collect();
-                self.reporter.progress(*media_ns, *lag_ms, FilesProgress { streams, ..self.progress() });
-            }
-            MediaEvent::Wrote { .. } if self.files.started() => self.report_opened(),
-            MediaEvent::Closed { quality, .. }
-            | MediaEvent::SegmentsEnded { quality, .. }
-            | MediaEvent::ImagesEnded { quality, .. } => {
-                for message in &quality.degraded {
-                    warn!(reason = message, "recording is degraded");
-                }
-            }
-            MediaEvent::Ended { why } => {
-                self.media_ended = true;
-                if let MediaEndReason::SourceClosed { message } = why {
-                    info!(reason = message, "source closed");
-                }
-            }
-            _ => {}
-        }
-        None
-    }
-
-    /// With the name of the file, playlist or images, where there are others.
-    fn of_file(&self, output: u32, message: String) -> String {
-        let name = self.files.name_of(output).map(str::to_owned);
-        let name = name.or_else(|| self.segments.name_of(output)).or_else(|| self.images.name_of(output));
-        match name {
-            Some(name) if self.job.plan.outputs.len() > 1 && !message.contains(&name) => format!("{name}: {message}"),
-            _ => message,
-        }
-    }
-
-    /// How far all outputs are, for heartbeats.
-    fn progress(&self) -> FilesProgress {
-        let mut progress = self.files.progress();
-        self.segments.add_progress(&mut progress);
-        self.images.add_progress(&mut progress);
-        progress
-    }
-
-    /// A file that the media process waits for could not be made.
-    fn not_made(&mut self, number: FileNumber, error: &OutputError) -> SessionEvent {
-        let message = error.to_string();
-        self.unmade.insert(number.output, (number.file, message.clone()));
-        SessionEvent::OutputEnded { output: number.output, failure: Some((Code::InvalidArgument, message)) }
-    }
-
-    /// Answers the media process at once for a file of the spool, and through [`Driver::placed`] for one that stays here.
-    async fn open(
-        &mut self,
-        number: FileNumber,
-        container: Container,
-        facts: &TrackFacts,
-        media: &mut MediaProcess,
-    ) -> Result<(), OutputError> {
-        let plan = &self.job.plan;
-        let FileNumber { file, output, .. } = number;
-        // The codec changed: the recording of this output goes on in a file of another name.
-        let nth = self.files.count_of(output).saturating_add(1);
-        let (Some(asked), Some(outputs)) = (plan.file(output), &mut self.files.outputs) else {
-            return Err(OutputError::NotRequested(output));
-        };
-        let asked = results::filename(plan, asked, container, facts, clock::local(&self.job.clock));
-        let asked = results::numbered(&asked, nth);
-        let spooled = timeout(PLACE_TIMEOUT, outputs.begin(plan, number, container, &asked));
-        let path = self.job.root.locate(&asked);
-        let slow = |_| OutputError::Slow { path: path.clone(), seconds: PLACE_TIMEOUT.as_secs() };
-        if let Some(begun) = spooled.await.map_err(slow)? {
-            let (output_path, upload) = begun?;
-            let path = output_path.location.clone();
-            self.files.opened_in_spool(number, output_path, facts.clone(), upload);
-            self.write_to(file, path, None, media).await;
-            return Ok(());
-        }
-        let (root, facts) = (self.job.root.clone(), facts.clone());
-        self.placing.spawn(async move {
-            let made = claim::within(PLACE_TIMEOUT, path, move || claim::claim(&asked, &root)).await;
-            Placed { number, container, facts, made }
-        });
-        Ok(())
-    }
-
-    /// Answers the event for the machine, if the file was not made.
-    async fn placed(&mut self, placed: Result<Placed, JoinError>, media: &mut MediaProcess) -> Option<SessionEvent> {
-        let Ok(Placed { number, container, facts, made }) = placed else { return None };
-        let (output_path, claim) = match made {
-            Ok(made) => made,
-            Err(error) => return Some(self.not_made(number, &error)),
-        };
-        info!(file = %output_path.location.display(), "file opened");
-        let path = output_path.location.clone();
-        let id = self.files.opened_on_disk(number, container, output_path, facts, claim);
-        self.write_to(number.file, path, Some(id), media).await;
-        None
-    }
-
-    async fn write_to(&mut self, file: u32, path: PathBuf, id: Option<FileId>, media: &mut MediaProcess) {
-        if self.files.started() {
-            self.report_opened();
-        }
-        media.send(&MediaCommand::WriteTo { file, path, id }).await;
-    }
-
-    /// Files, playlists and images are named from the first media on: an aborted egress has none.
-    fn report_opened(&mut self) {
-        let facts = [self.files.opened_facts(), self.segments.opened_facts(), self.images.opened_facts()];
-        for fact in facts.into_iter().flatten() {
-            self.reporter.report(fact);
-        }
-    }
-
-    fn report(&mut self, fact: Fact) {
-        if matches!(fact, Fact::Active { .. }) {
-            self.report_opened();
-        }
-        self.reporter.report(fact);
-    }
-
-    async fn finalize(
-        self,
-        outcome: Option<Outcome>,
-        mut media: MediaProcess,
-        inbox: mpsc::Receiver<SessionEvent>,
-    ) -> SessionEnd {
-        let aborted = matches!(outcome, Some(Outcome::Aborted { .. }));
-        // Without its last event it may still be writing.
-        let written_to = !self.media_ended && !aborted;
-        if written_to {
-            media.end(Duration::ZERO, Duration::from_millis(300)).await;
-        }
-        let spooled = (self.segments.spooled(), self.images.spooled());
-        let sheets_folder = self.sheets.folder().map(Path::to_owned);
-        let ended = match outcome {
-            // What was begun belongs to the later attempt.
-            None => SessionEnd::OwnershipLost,
-            Some(outcome) => {
-                let outputs = RecordedOutputs {
-                    files: self.files,
-                    segments: self.segments,
-                    images: self.images,
-                    sheets: self.sheets,
-                };
-                tokio::select! {
-                    () = finalize_outputs(&self.job.plan, self.reporter, outputs, outcome) => SessionEnd::Reported,
-                    () = ownership_lost(inbox) => SessionEnd::OwnershipLost,
-                }
-            }
-        };
-        if !written_to {
-            media.end(EXIT_GRACE, EXIT_GRACE).await;
-        }
-        if aborted {
-            // It may have written until now.
-            let (segments, images) = spooled;
-            segments.remove().await;
-            images.remove().await;
-        }
-        // What is not stored by now is not missed: only the recording is kept in the spool.
-        if let (Some(folder), SessionEnd::Reported) = (sheets_folder, &ended) {
-            sheets::remove(folder).await;
-        }
-        ended
-    }
-}
-
-/// Waits until the egress belongs to another writer. Other events are dropped: the recording has ended, and only uploads
-/// go on.
-pub async fn ownership_lost(mut inbox: mpsc::Receiver<SessionEvent>) {
-    loop {
-        match inbox.recv().await {
-            Some(SessionEvent::OwnershipLost) => return,
-            Some(_) => {}
-            None => std::future::pending().await,
-        }
     }
 }

@@ -1,22 +1,38 @@
-//! After the last event of the media process: files, segments and images are finished where they lie, or in their stores,
-//! and all of it is reported. Runs in the session's task; dropped halfway it has reported no end, and uploads stay as they
-//! are.
+//! After the decision that a recording is over: the media process ends, files, segments and images are finished where they
+//! lie, or in their stores, all of it is reported, and what is not wanted leaves the spool. Runs in the session's task; dropped
+//! halfway it has reported no end, and uploads stay as they are.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use futures_util::future::join_all;
 use spillway_plan::manifest::ManifestSheet;
 use spillway_plan::{EgressPlan, Output, manifest};
 use spillway_protocol::Code;
 use spillway_protocol::ledger::{Fact, Outcome};
+use tokio::sync::mpsc;
 use tracing::{info, warn};
 
 use super::files::{SessionFiles, UploadSummary};
 use super::images::SessionImages;
+use super::media::MediaProcess;
 use super::segments::SessionSegments;
-use super::sheets::{RecordedBeside, SessionSheets};
+use super::sheets::{self, RecordedBeside, SessionSheets};
+use crate::events::SessionEvent;
 use crate::report::Reporter;
 use crate::results::{self, FileResult, ImageResult, PlaylistResult};
+
+/// A media process that has sent its last event, or was told to stop, exits by itself within this.
+const EXIT_GRACE: Duration = Duration::from_secs(2);
+
+/// How a session ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SessionEnd {
+    /// The final state is reported.
+    Reported,
+    /// Another writer has ended this egress; nothing more is reported.
+    OwnershipLost,
+}
 
 /// Everything that was recorded.
 pub(super) struct RecordedOutputs {
@@ -26,13 +42,62 @@ pub(super) struct RecordedOutputs {
     pub(super) sheets: SessionSheets,
 }
 
-/// Reports every file, playlist and image output, then the end. Nothing is written into the spool any more.
-pub(super) async fn finalize_outputs(
+/// Ends the media process, which has sent its last event or not, and finishes what it has recorded. `outcome`: `None`, if the
+/// egress belongs to another writer; nothing is reported then. Takes as long as the uploads.
+pub(super) async fn end_recording(
     plan: &EgressPlan,
     reporter: &Reporter,
-    mut outputs: RecordedOutputs,
-    mut outcome: Outcome,
-) {
+    outputs: RecordedOutputs,
+    outcome: Option<Outcome>,
+    (mut media, has_ended): (MediaProcess, bool),
+    inbox: mpsc::Receiver<SessionEvent>,
+) -> SessionEnd {
+    let aborted = matches!(outcome, Some(Outcome::Aborted { .. }));
+    // Without its last event it may still be writing.
+    let written_to = !has_ended && !aborted;
+    if written_to {
+        media.end(Duration::ZERO, Duration::from_millis(300)).await;
+    }
+    let spooled = (outputs.segments.spooled(), outputs.images.spooled());
+    let sheets_folder = outputs.sheets.folder().map(Path::to_owned);
+    let ended = match outcome {
+        // What was begun belongs to the later attempt.
+        None => SessionEnd::OwnershipLost,
+        Some(outcome) => tokio::select! {
+            () = finalize_outputs(plan, reporter, outputs, outcome) => SessionEnd::Reported,
+            () = ownership_lost(inbox) => SessionEnd::OwnershipLost,
+        },
+    };
+    if !written_to {
+        media.end(EXIT_GRACE, EXIT_GRACE).await;
+    }
+    if aborted {
+        // It may have written until now.
+        let (segments, images) = spooled;
+        segments.remove().await;
+        images.remove().await;
+    }
+    // What is not stored by now is not missed: only the recording is kept in the spool.
+    if let (Some(folder), SessionEnd::Reported) = (sheets_folder, &ended) {
+        sheets::remove(folder).await;
+    }
+    ended
+}
+
+/// Waits until the egress belongs to another writer. Other events are dropped: the recording has ended, and only uploads
+/// go on.
+pub async fn ownership_lost(mut inbox: mpsc::Receiver<SessionEvent>) {
+    loop {
+        match inbox.recv().await {
+            Some(SessionEvent::OwnershipLost) => return,
+            Some(_) => {}
+            None => std::future::pending().await,
+        }
+    }
+}
+
+/// Reports every file, playlist and image output, then the end. Nothing is written into the spool any more.
+async fn finalize_outputs(plan: &EgressPlan, reporter: &Reporter, mut outputs: RecordedOutputs, mut outcome: Outcome) {
     let RecordedOutputs { files, segments, images, .. } = &mut outputs;
     let mut used_backup = false;
     if files.recording_ended().await || segments.any() || images.any() {

@@ -1,7 +1,7 @@
 //! One recording: `machine` decides about phases and outcomes, `drive` carries that out. `files` owns the state of each file,
 //! `segments` of each HLS output and `images` of each image output, which `opening` makes ready and `finalize` finishes and
-//! reports; `sheets` puts poster and thumbnails beside them. `streams` knows which streams are alive, `stream_url` where they go, and `stream_updates` brings the calls that
-//! change them. `media` is the media process.
+//! reports; `sheets` puts poster and thumbnails beside them. `streams` knows which streams are alive, `stream_url` where they
+//! go, and `stream_updates` brings the calls that change them. `media` is the media process.
 
 pub mod machine;
 pub mod media;
@@ -16,4 +16,5 @@ pub mod streams;
 mod stream_updates;
 pub mod stream_url;
 
-pub use drive::{SessionEnd, SessionJob, drive, ownership_lost};
+pub use drive::{SessionJob, drive};
+pub use finalize::{SessionEnd, ownership_lost};
