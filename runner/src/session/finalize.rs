@@ -2,7 +2,7 @@
 //! lie, or in their stores, all of it is reported, and what is not wanted leaves the spool. Runs in the session's task; dropped
 //! halfway it has reported no end, and uploads stay as they are.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 use futures_util::future::join_all;
@@ -114,18 +114,10 @@ async fn finalize_outputs(plan: &EgressPlan, reporter: &Reporter, mut outputs: R
             reporter.report(fact);
         }
         for (_, _, result) in segments.results() {
-            uploads.used_backup |= result.used_backup;
-            uploads.gone |= result.gone;
-            uploads.failures.extend(result.failure.clone());
-            uploads.spooled.extend(result.spooled.clone());
+            uploads.add((result.used_backup, result.gone), result.failure.as_deref(), result.spooled.as_deref());
         }
         for (_, _, result) in images.results() {
-            uploads.used_backup |= result.used_backup;
-            uploads.gone |= result.gone;
-            uploads.failures.extend(result.failure.clone());
-            let known = |folder: &PathBuf| uploads.spooled.contains(folder);
-            let spooled = result.spooled.clone().filter(|folder| !known(folder));
-            uploads.spooled.extend(spooled);
+            uploads.add((result.used_backup, result.gone), result.failure.as_deref(), result.spooled.as_deref());
         }
         used_backup = uploads.used_backup;
         if uploads.gone {

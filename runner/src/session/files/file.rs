@@ -2,7 +2,7 @@
 //! owns; [`DiskLook`] blocks, and runs elsewhere.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use spillway_ipc::{Quality, TrackFacts};
@@ -57,17 +57,31 @@ pub(super) enum FileState {
     Failed,
 }
 
-/// What the uploads of all files came to.
+/// What the uploads of all outputs came to.
 #[derive(Default)]
 pub struct UploadSummary {
-    /// At least one file is in its backup store.
+    /// Something is in a backup store.
     pub used_backup: bool,
     /// Uploads were taken over by a later attempt.
     pub gone: bool,
-    /// Messages for the user, one per file that is not where it was asked to be.
+    /// Messages for the user, one per file or other output that is not where it was asked to be.
     pub failures: Vec<String>,
-    /// Spool files that stay because they could not be stored.
+    /// Spool files and folders that stay because they could not be stored.
     pub spooled: Vec<PathBuf>,
+}
+
+impl UploadSummary {
+    /// What one more output came to: in its backup store, taken over; why it is not where it was asked to be, and the folder
+    /// of what is not stored then.
+    pub fn add(&mut self, (used_backup, gone): (bool, bool), failure: Option<&str>, spooled: Option<&Path>) {
+        self.used_backup |= used_backup;
+        self.gone |= gone;
+        self.failures.extend(failure.map(str::to_owned));
+        // Outputs share a folder.
+        if let Some(folder) = spooled.filter(|folder| !self.spooled.iter().any(|known| known == folder)) {
+            self.spooled.push(folder.to_owned());
+        }
+    }
 }
 
 impl SessionFile {
