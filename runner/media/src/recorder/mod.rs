@@ -11,6 +11,7 @@
 
 mod controller;
 mod source_recorder;
+mod copied_track;
 mod recorded_segments;
 mod recorded_images;
 mod recorded_file;

@@ -9,22 +9,22 @@ use std::sync::mpsc::Sender;
 use spillway_ipc::{MediaSettings, Quality};
 use spillway_plan::{EgressPlan, VideoPlan};
 
+use super::copied_track::CopiedTrack;
 use super::formats::{lead, sound_options};
 use super::input::RecorderInput;
-use super::mode::{FileStart, RecordingMode};
+use super::mode::RecordingMode;
 use super::recorded_file::FileError;
 use crate::compositor::{
     Compositor, CompositorError, CompositorEvent, CompositorOptions, DegradationBounds, LiveRule, StartRule,
     VideoMixerOptions,
 };
-use crate::encode::black;
 use crate::output::{
     Fanout, Feed, KeyFrameRequests, Pipeline, PipelinePlan, PipelineProgress, RawFanout, RawPictures, RawSink,
     RawTaker, TakerId,
 };
-use crate::passthrough::{Copied, Passthrough};
+use crate::passthrough::Copied;
 use crate::quality::{ComposedQuality, QualityMeter, add_late_sound};
-use crate::track::{Codec, TimelineEvent, Track, TrackId};
+use crate::track::{TimelineEvent, Track, TrackId};
 use crate::units::MediaTime;
 
 /// What a moment of the recording means beyond the files.
@@ -60,17 +60,6 @@ pub struct SourceRecorder {
     progress: Arc<PipelineProgress>,
     meter: QualityMeter,
     events: Sender<RecorderInput>,
-}
-
-struct CopiedTrack {
-    id: TrackId,
-    /// Of its participant.
-    identity: String,
-    codec: Codec,
-    size: (u32, u32),
-    copy: Passthrough,
-    beside_sound: bool,
-    blackened: bool,
 }
 
 impl SourceRecorder {
@@ -156,10 +145,7 @@ impl SourceRecorder {
         let options = CompositorOptions {
             picture,
             sound: audio.is_some().then(|| sound_options(plan)).flatten(),
-            start,
-            degradation: DegradationBounds::FILE,
-            backlog_bytes: settings.backlog_bytes,
-            spill_dir: settings.spill_dir.clone(),
+            ..compositor_options(settings, start)
         };
         let (number, events) = (self.number, self.events.clone());
         self.compositor = Some(Compositor::start(options, video, audio, move |event| {
@@ -179,11 +165,7 @@ impl SourceRecorder {
     ) -> Result<(), CompositorError> {
         let options = CompositorOptions {
             picture: Some(VideoMixerOptions { key_grid: None, ..canvas }),
-            sound: None,
-            start: StartRule::At(at),
-            degradation: DegradationBounds::FILE,
-            backlog_bytes: settings.backlog_bytes,
-            spill_dir: settings.spill_dir.clone(),
+            ..compositor_options(settings, StartRule::At(at))
         };
         let (number, events) = (self.number, self.events.clone());
         self.raw_compositor = Some(Compositor::start(options, Some(raw), None, move |event| {
@@ -388,25 +370,21 @@ impl SourceRecorder {
     }
 }
 
+/// Of a compositor that makes nothing yet.
+fn compositor_options(settings: &MediaSettings, start: StartRule) -> CompositorOptions {
+    CompositorOptions {
+        picture: None,
+        sound: None,
+        start,
+        degradation: DegradationBounds::FILE,
+        backlog_bytes: settings.backlog_bytes,
+        spill_dir: settings.spill_dir.clone(),
+    }
+}
+
 /// The mixer's way to its encoders: each gets everything later by what it delays less than the mixer is ahead.
 fn mixed_sound(inputs: &PipelinePlan, feeds: Vec<Feed>, plan: &EgressPlan) -> Option<Box<dyn RawSink>> {
     let ahead = sound_options(plan)?.lead;
     let later = inputs.audio.iter().map(|input| ahead.saturating_sub(lead(input)));
     (!feeds.is_empty()).then(|| Box::new(RawFanout::new(feeds.into_iter().zip(later))) as Box<dyn RawSink>)
-}
-
-impl CopiedTrack {
-    fn new(track: &Track, first: FileStart, feed: Feed, beside_sound: bool) -> Self {
-        let copy = Passthrough::new(feed, track.codec, first.at);
-        let identity = track.identity.clone();
-        Self { id: track.id, identity, codec: track.codec, size: first.size, copy, beside_sound, blackened: false }
-    }
-
-    fn absent(&mut self, at: MediaTime) -> Result<(), FileError> {
-        if self.beside_sound && !self.blackened {
-            self.copy.fill_with(black(self.size)?);
-            self.blackened = true;
-        }
-        Ok(self.copy.absent(at)?)
-    }
 }
