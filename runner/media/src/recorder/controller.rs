@@ -1,7 +1,6 @@
 //! The controller of one recording: decides what is made ([`RecordingMode`](super::mode::RecordingMode)), leads its source
-//! ([`SourceRecorder`]), its files ([`RecordedFile`]), HLS outputs ([`RecordedSegments`]), image outputs
-//! ([`RecordedImages`]) and streams ([`RecordedStreams`]), tells the runner what happens. Runs on the main thread and reads
-//! one channel; never touches media.
+//! ([`SourceRecorder`]), its files ([`RecordedFile`]), outputs of many files ([`RecordedSeries`]) and streams
+//! ([`RecordedStreams`]), tells the runner what happens. Runs on the main thread and reads one channel; never touches media.
 
 mod begin;
 mod files;
@@ -28,8 +27,7 @@ use tracing::{debug, info};
 use super::input::RecorderInput;
 use super::mode::TrackSurvey;
 use super::recorded_file::{FileError, FilePlace, OpeningFiles, RecordedFile, due};
-use super::recorded_images::RecordedImages;
-use super::recorded_segments::RecordedSegments;
+use super::recorded_series::RecordedSeries;
 use super::recorded_streams::RecordedStreams;
 use super::source_recorder::{SourceRecorder, TakeOutcome};
 use crate::compositor::{CompositorEvent, LayerRequest};
@@ -67,10 +65,8 @@ pub(super) struct RecorderController {
     recorder_count: u32,
     /// Files that are written.
     files: Vec<RecordedFile>,
-    /// HLS outputs that are written.
-    segments: Vec<RecordedSegments>,
-    /// Image outputs that are written.
-    images: Vec<RecordedImages>,
+    /// HLS and image outputs that are written.
+    series: Vec<RecordedSeries>,
     /// By output: the number of its next image.
     image_counts: BTreeMap<u32, Arc<AtomicU32>>,
     /// By recorder: where those began that are gone.
@@ -132,8 +128,7 @@ impl RecorderController {
             recorder: None,
             recorder_count: 0,
             files: vec![],
-            segments: vec![],
-            images: vec![],
+            series: vec![],
             image_counts: BTreeMap::new(),
             origins: BTreeMap::new(),
             whole_outputs: 0,

@@ -12,8 +12,7 @@
 mod controller;
 mod source_recorder;
 mod copied_track;
-mod recorded_segments;
-mod recorded_images;
+mod recorded_series;
 mod recorded_file;
 mod recorded_streams;
 mod formats;

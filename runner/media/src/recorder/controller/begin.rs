@@ -165,7 +165,7 @@ impl RecorderController {
         }
         for (output, segments) in segments {
             match self.open_segments(&fanout, output, &segments, &opening.facts) {
-                Ok(segments) => self.segments.push(segments),
+                Ok(segments) => self.series.push(segments),
                 Err(error) => refused.push(((None, output), error)),
             }
         }
@@ -173,7 +173,7 @@ impl RecorderController {
         for (output, images) in images {
             match self.open_images((&fanout, number), (output, &images), canvas.as_ref(), &opening.facts) {
                 Ok((images, way)) => {
-                    self.images.push(images);
+                    self.series.push(images);
                     ways.push(way);
                 }
                 Err(error) => refused.push(((None, output), error)),
@@ -184,8 +184,7 @@ impl RecorderController {
         let spool = self.start.spool.clone().unwrap_or_else(std::env::temp_dir);
         settings.spill_dir.get_or_insert(spool);
         if self.files.is_empty()
-            && self.segments.is_empty()
-            && self.images.is_empty()
+            && self.series.is_empty()
             && !self.streams.is_asked()
             && let Some((_, error)) = refused.pop()
         {
@@ -204,8 +203,7 @@ impl RecorderController {
             }
             Err(error) => {
                 self.files.clear();
-                self.segments.clear();
-                self.images.clear();
+                self.series.clear();
                 return self.broke(error);
             }
         }

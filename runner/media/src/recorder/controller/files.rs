@@ -10,20 +10,15 @@ use super::{CONTINUE, Flow, RecorderController};
 use crate::output::{TakerError, TakerId};
 use crate::recorder::input::RecorderInput;
 use crate::recorder::recorded_file::{FileError, RecordedFile, output_failed};
-use crate::recorder::recorded_images::RecordedImages;
-use crate::recorder::recorded_segments::RecordedSegments;
+use crate::recorder::recorded_series::RecordedSeries;
 use crate::recorder::source_recorder::SourceRecorder;
 
 impl RecorderController {
     /// An output is whole.
     pub(super) fn taker_ended(&mut self, taker: TakerId) {
-        if let Some(segments) = self.forget_segments(taker) {
+        if let Some(series) = self.forget_series(taker) {
             self.whole_outputs += 1;
-            self.segments_ended(&segments);
-        }
-        if let Some(images) = self.forget_images(taker) {
-            self.whole_outputs += 1;
-            self.images_ended(&images);
+            self.series_ended(&series);
         }
         if let Some(file) = self.forget_file(taker) {
             self.whole_outputs += 1;
@@ -36,14 +31,11 @@ impl RecorderController {
     pub(super) fn taker_failed(&mut self, taker: TakerId, error: TakerError) -> Flow {
         let error = FileError::Pipeline(error.into());
         let others_are_whole = self.draining.is_some() && self.whole_outputs > 0;
-        let others = self.files.len() + self.segments.len() + self.images.len() > 1 || self.streams.is_asked();
+        let others = self.files.len() + self.series.len() > 1 || self.streams.is_asked();
         let is_last = !others && !others_are_whole;
-        let failed = if let Some(segments) = self.forget_segments(taker) {
-            self.segments_ended(&segments);
-            (None, segments.output)
-        } else if let Some(images) = self.forget_images(taker) {
-            self.images_ended(&images);
-            (None, images.output)
+        let failed = if let Some(series) = self.forget_series(taker) {
+            self.series_ended(&series);
+            (None, series.output)
         } else if let Some(file) = self.files.iter().find(|file| file.taker == taker) {
             (Some(file.file), file.output)
         } else {
@@ -71,9 +63,8 @@ impl RecorderController {
         self.ended_outputs.insert(output);
         if let Some(recorder) = &self.recorder {
             let files = self.files.iter().map(|file| (file.output, file.taker));
-            let segments = self.segments.iter().map(|segments| (segments.output, segments.taker));
-            let images = self.images.iter().map(|images| (images.output, images.taker));
-            let takers = files.chain(segments).chain(images).filter(|(of, _)| *of == output);
+            let series = self.series.iter().map(|series| (series.output, series.taker));
+            let takers = files.chain(series).filter(|(of, _)| *of == output);
             takers.for_each(|(_, taker)| recorder.remove(taker));
         }
         self.forget_asked(|asked| asked.output == output, "no output is left".to_owned())
@@ -87,12 +78,10 @@ impl RecorderController {
             (file, quality)
         };
         let open: Vec<_> = self.files.drain(..).map(quality).collect();
-        let ended = |segments: RecordedSegments| segments.ended(recorder.quality(segments.media_ns()));
-        let segments: Vec<MediaEvent> = self.segments.drain(..).map(ended).collect();
-        let ended = |images: RecordedImages| images.ended(recorder.quality(images.media_ns()));
-        let images: Vec<MediaEvent> = self.images.drain(..).map(ended).collect();
+        let ended = |series: RecordedSeries| series.ended(recorder.quality(series.media_ns()));
+        let series: Vec<MediaEvent> = self.series.drain(..).map(ended).collect();
         recorder.close();
-        segments.into_iter().chain(images).for_each(|event| self.send(event));
+        series.into_iter().for_each(|event| self.send(event));
         open.into_iter().for_each(|(file, quality)| self.close_file(file, quality));
     }
 
@@ -108,6 +97,17 @@ impl RecorderController {
                 _ => {}
             }
         }
+    }
+
+    /// The output of many files that this taker wrote.
+    fn forget_series(&mut self, taker: TakerId) -> Option<RecordedSeries> {
+        let index = self.series.iter().position(|series| series.taker == taker)?;
+        Some(self.series.remove(index))
+    }
+
+    /// Nothing of it is written any more.
+    fn series_ended(&self, series: &RecordedSeries) {
+        self.send(series.ended(self.quality(series.media_ns())));
     }
 
     /// The file that this taker wrote.
@@ -133,7 +133,7 @@ impl RecorderController {
     }
 
     /// What was recorded until now, of an output of this length.
-    pub(super) fn quality(&self, media_ns: u64) -> Quality {
+    fn quality(&self, media_ns: u64) -> Quality {
         self.recorder.as_ref().map(|recorder| recorder.quality(media_ns)).unwrap_or_default()
     }
 

@@ -11,10 +11,10 @@ use super::{CONTINUE, Flow, RecorderController};
 use crate::compositor::VideoMixerOptions;
 use crate::element::build;
 use crate::output::images::{CapturedImage, ImageTakerOptions};
-use crate::output::{Fanout, RawTaker, TakerId};
+use crate::output::{Fanout, RawTaker};
 use crate::recorder::input::RecorderInput;
 use crate::recorder::recorded_file::FileError;
-use crate::recorder::recorded_images::RecordedImages;
+use crate::recorder::recorded_series::{RecordedSeries, SeriesKind};
 use crate::units::MediaTime;
 
 /// How long files that are whole wait for the images of a busy machine.
@@ -34,7 +34,7 @@ impl RecorderController {
         (output, images): (u32, &ImagesOutput),
         canvas: Option<&VideoMixerOptions>,
         facts: &TrackFacts,
-    ) -> Result<(RecordedImages, Box<dyn RawTaker>), FileError> {
+    ) -> Result<(RecordedSeries, Box<dyn RawTaker>), FileError> {
         let (Some(folder), Some(canvas)) = (self.start.spool.clone(), canvas) else {
             return Err(build("there is no folder for images, or no picture").into());
         };
@@ -49,7 +49,7 @@ impl RecorderController {
             next_n: self.image_counts.entry(output).or_default().clone(),
             facts: facts.clone(),
         };
-        RecordedImages::open(fanout, number, options, &self.tell)
+        RecordedSeries::images(fanout, number, options, &self.tell)
     }
 
     /// An image lies in the spool.
@@ -88,19 +88,9 @@ impl RecorderController {
 
     /// All else is whole, and images that are decoded for themselves are still not.
     pub(super) fn images_are_late(&mut self, now: Instant) -> bool {
-        let only_images = self.whole_outputs > 0 && self.files.is_empty() && self.segments.is_empty();
+        let is_image = |series: &RecordedSeries| series.kind == SeriesKind::Images;
+        let only_images = self.whole_outputs > 0 && self.files.is_empty() && self.series.iter().all(is_image);
         let Some(draining) = self.draining.as_mut().filter(|_| only_images) else { return false };
         now >= *draining.images_until.get_or_insert(now + IMAGES_DRAIN_TIMEOUT)
-    }
-
-    /// The output that this taker wrote.
-    pub(super) fn forget_images(&mut self, taker: TakerId) -> Option<RecordedImages> {
-        let index = self.images.iter().position(|images| images.taker == taker)?;
-        Some(self.images.remove(index))
-    }
-
-    /// Nothing of it is written any more.
-    pub(super) fn images_ended(&self, images: &RecordedImages) {
-        self.send(images.ended(self.quality(images.media_ns())));
     }
 }

@@ -10,6 +10,7 @@ use super::RecorderController;
 use crate::compositor::LiveRule;
 use crate::quality::left_out;
 use crate::recorder::recorded_file::due;
+use crate::recorder::recorded_series::SeriesKind;
 
 /// A stream that is later than this is told of.
 const LATE_MS: u64 = 10_000;
@@ -21,7 +22,8 @@ impl RecorderController {
     pub(super) fn follow_viewers(&self) {
         let Some(recorder) = &self.recorder else { return };
         let is_watched = self.streams.is_watched();
-        let (recordings, images) = (self.files.len() + self.segments.len(), self.images.len());
+        let segments = self.series.iter().filter(|series| series.kind == SeriesKind::Segments).count();
+        let (recordings, images) = (self.files.len() + segments, self.series.len() - segments);
         recorder.set_live(live_rule(is_watched, (recordings, images), self.start.settings.streams_thin_files));
     }
 

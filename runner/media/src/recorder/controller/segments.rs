@@ -8,10 +8,10 @@ use spillway_plan::{Output, SegmentsOutput};
 
 use super::RecorderController;
 use crate::element::build;
+use crate::output::Fanout;
 use crate::output::segments::SegmentsTakerOptions;
-use crate::output::{Fanout, TakerId};
 use crate::recorder::recorded_file::FileError;
-use crate::recorder::recorded_segments::RecordedSegments;
+use crate::recorder::recorded_series::RecordedSeries;
 
 impl RecorderController {
     /// Those that the next recorder writes. A second recorder, after a change of codec, would number its segments from 0
@@ -35,7 +35,7 @@ impl RecorderController {
         output: u32,
         segments: &SegmentsOutput,
         facts: &TrackFacts,
-    ) -> Result<RecordedSegments, FileError> {
+    ) -> Result<RecordedSeries, FileError> {
         let Some(folder) = self.start.spool.clone() else {
             return Err(build("there is no folder for segments").into());
         };
@@ -46,17 +46,6 @@ impl RecorderController {
             length_ns: segments.segment_ns,
             facts: facts.clone(),
         };
-        RecordedSegments::open(fanout, options, &self.tell)
-    }
-
-    /// The output that this taker wrote.
-    pub(super) fn forget_segments(&mut self, taker: TakerId) -> Option<RecordedSegments> {
-        let index = self.segments.iter().position(|segments| segments.taker == taker)?;
-        Some(self.segments.remove(index))
-    }
-
-    /// Nothing of it is written any more.
-    pub(super) fn segments_ended(&self, segments: &RecordedSegments) {
-        self.send(segments.ended(self.quality(segments.media_ns())));
+        RecordedSeries::segments(fanout, options, &self.tell)
     }
 }
