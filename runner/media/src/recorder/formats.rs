@@ -80,11 +80,6 @@ pub(super) fn join_waits(plan: &EgressPlan, settings: &MediaSettings) -> (Durati
     (Duration::from_millis(reorder_ms), is_alone.then_some(LATE_FOR_STREAMS))
 }
 
-/// There is an output of streams.
-pub(super) fn has_streams(plan: &EgressPlan) -> bool {
-    plan.streams().is_some()
-}
-
 /// What goes to servers: pictures and AAC, whatever files have beside them; over a websocket what is not encoded.
 pub(super) fn stream_numbers(formats: &[EncodedFormat]) -> Vec<StreamNumber> {
     let wanted = |format: &EncodedFormat| {
@@ -173,7 +168,7 @@ fn key_grid(plan: &EgressPlan) -> Option<KeyGrid> {
         Output::Segments(segments) => Some(segments.segment_ns),
         Output::File(_) | Output::Images(_) | Output::Streams(_) => None,
     });
-    let whole_ns = segment_ns.or_else(|| has_streams(plan).then_some(wanted_ns))?;
+    let whole_ns = segment_ns.or_else(|| plan.streams().map(|_| wanted_ns))?;
     Some(KeyGrid::new(whole_ns, wanted_ns))
 }
 

@@ -10,7 +10,7 @@ use std::sync::{Arc, OnceLock};
 use spillway_ipc::{MediaEvent, StreamLag, StreamSettings, StreamStart, StreamState};
 use spillway_plan::EgressPlan;
 
-use super::formats::{has_streams, stream_numbers};
+use super::formats::stream_numbers;
 use super::input::RecorderInput;
 use crate::encoded::{EncodedFormat, StreamNumber};
 use crate::output::{
@@ -84,7 +84,7 @@ struct BegunStream {
 impl RecordedStreams {
     /// Of a recording that begins with `streams`.
     pub fn new(plan: &EgressPlan, streams: Vec<StreamStart>) -> Self {
-        let (is_asked, mutes) = (has_streams(plan), SoundMutes::default());
+        let (is_asked, mutes) = (plan.streams().is_some(), SoundMutes::default());
         let mut recorded = Self { is_asked, pending: vec![], running: None, begun: BTreeMap::new(), mutes };
         streams.into_iter().for_each(|start| recorded.add(start));
         recorded

@@ -203,7 +203,7 @@ impl StreamConnection<'_> {
         self.client.broken(false, error.to_string())
     }
 
-    /// The end of what it sends, a reset and a write that finds nobody are one thing: which comes first is chance.
+    /// The end of what it sends, a reset and a write into a closed connection are one thing: which comes first is chance.
     fn closed(&self) -> RtmpFault {
         self.client.broken(true, "the server closed the connection".to_owned())
     }

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use crate::output::step_clock::StepClock;
 
-/// Without a word for so long while one was due: wedged.
+/// Nothing came for so long while something was due: wedged.
 const QUIET_LIMIT: Duration = Duration::from_secs(4);
 /// How often [`HealthWatch::step`] is to be called.
 pub const HEALTH_STEP: Duration = Duration::from_millis(250);
