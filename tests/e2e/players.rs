@@ -220,8 +220,8 @@ async fn with_a_hole() -> Result<()> {
     tidy(&scenario.servers, scenario.bucket.as_ref()).await
 }
 
-/// Keys for segments are revoked, those for playlists are not: the egress fails, in words, and what is stored plays to its
-/// end.
+/// Keys for segments are revoked, those for playlists are not: the egress fails with the store's message, and what is stored
+/// plays to its end.
 async fn without_the_end() -> Result<()> {
     let (scenario, proxy) = behind_a_proxy().await?;
     let bucket = scenario.bucket.as_ref().context("a bucket")?;

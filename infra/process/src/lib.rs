@@ -1,7 +1,7 @@
 //! What every process needs: the log (`telemetry`), shutdown of its tasks and signals (`shutdown`), waits between attempts
 //! (`retry`), error messages with all causes (`chain`), a clock that all processes of an installation share (`clock`),
-//! the environment a child process may have (`environment`), and folders of this machine that names from a request cannot
-//! leave (`local_root`).
+//! the environment a child process may have (`environment`), TLS to servers (`tls`), and folders of this machine that names
+//! from a request cannot leave (`local_root`).
 #![warn(missing_docs)]
 
 pub mod chain;
@@ -11,6 +11,7 @@ pub mod local_root;
 pub mod retry;
 pub mod shutdown;
 pub mod telemetry;
+pub mod tls;
 
 pub use chain::chain;
 pub use clock::Clock;

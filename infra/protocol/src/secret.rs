@@ -5,7 +5,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-/// Shorter secrets are none, and would be found inside of ordinary words.
+/// Shorter secrets are none, and would be found inside of ordinary text.
 const MIN_HIDDEN_BYTES: usize = 3;
 
 /// A server's or a library's text with `{...}` where it repeats one of these secrets.

@@ -3,12 +3,11 @@
 
 use std::sync::{Arc, OnceLock};
 
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::crypto::{CryptoProvider, aws_lc_rs, verify_tls12_signature, verify_tls13_signature};
+use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
-use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
+use rustls::{ClientConfig, RootCertStore};
 use spillway_ipc::StreamSettings;
+use spillway_process::tls::{self, ServerTrust};
 
 /// TLS of all streams and relays of a recording.
 #[derive(Clone, Debug, Default)]
@@ -41,22 +40,18 @@ impl StreamTls {
 }
 
 fn made(settings: &StreamSettings) -> Result<Arc<ClientConfig>, StreamTlsError> {
-    let provider = Arc::new(aws_lc_rs::default_provider());
-    let builder = ClientConfig::builder_with_provider(provider.clone())
-        .with_safe_default_protocol_versions()
-        .map_err(|error| StreamTlsError { message: error.to_string() })?;
-    let builder = if settings.tls_skip_verify {
-        builder.dangerous().with_custom_certificate_verifier(Arc::new(UnverifiedServer(provider)))
+    let trust = if settings.tls_skip_verify {
+        ServerTrust::Unverified
     } else {
-        builder.with_root_certificates(authorities(settings.ca.as_deref())?)
+        ServerTrust::Authorities(authorities(settings.ca.as_deref())?)
     };
+    let builder = tls::client(trust).map_err(|error| StreamTlsError { message: error.to_string() })?;
     Ok(Arc::new(builder.with_no_client_auth()))
 }
 
 /// The system's authorities, as far as they parse, and those of the settings.
 fn authorities(ca: Option<&str>) -> Result<RootCertStore, StreamTlsError> {
-    let mut store = RootCertStore::empty();
-    store.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+    let mut store = tls::system_authorities();
     if let Some(ca) = ca {
         let unusable = |why: String| StreamTlsError { message: format!("certificate authority: {why}") };
         let before = store.len();
@@ -69,45 +64,6 @@ fn authorities(ca: Option<&str>) -> Result<RootCertStore, StreamTlsError> {
         }
     }
     Ok(store)
-}
-
-/// `tls_skip_verify`: the connection is encrypted, and the server is not authenticated.
-#[derive(Debug)]
-struct UnverifiedServer(Arc<CryptoProvider>);
-
-impl ServerCertVerifier for UnverifiedServer {
-    fn verify_server_cert(
-        &self,
-        _end_entity: &CertificateDer<'_>,
-        _intermediates: &[CertificateDer<'_>],
-        _server_name: &ServerName<'_>,
-        _ocsp_response: &[u8],
-        _now: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls12_signature(message, cert, dss, &self.0.signature_verification_algorithms)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls13_signature(message, cert, dss, &self.0.signature_verification_algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.signature_verification_algorithms.supported_schemes()
-    }
 }
 
 #[cfg(test)]

@@ -4,11 +4,10 @@ use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::crypto::{CryptoProvider, aws_lc_rs, verify_tls12_signature, verify_tls13_signature};
+use rustls::RootCertStore;
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
-use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use spillway_process::tls::{self, ServerTrust};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
@@ -27,15 +26,12 @@ impl TlsDialler {
     /// # Errors
     /// A file cannot be read or the settings contradict one another; for good.
     pub fn new(config: &TlsConfig) -> Result<Self, BusError> {
-        let provider = Arc::new(aws_lc_rs::default_provider());
-        let builder = ClientConfig::builder_with_provider(provider.clone())
-            .with_safe_default_protocol_versions()
-            .map_err(|error| BusError::Settings(format!("tls: {error}")))?;
-        let builder = if config.insecure {
-            builder.dangerous().with_custom_certificate_verifier(Arc::new(AnyCertificate(provider)))
+        let trust = if config.insecure {
+            ServerTrust::Unverified
         } else {
-            builder.with_root_certificates(authorities(config.ca_cert_file.as_deref())?)
+            ServerTrust::Authorities(authorities(config.ca_cert_file.as_deref())?)
         };
+        let builder = tls::client(trust).map_err(|error| BusError::Settings(format!("tls: {error}")))?;
         let client = match (&config.client_cert_file, &config.client_key_file) {
             (Some(cert), Some(key)) => {
                 let key =
@@ -76,19 +72,16 @@ impl TlsDialler {
 }
 
 fn authorities(ca: Option<&Path>) -> Result<RootCertStore, BusError> {
-    let mut store = RootCertStore::empty();
-    match ca {
+    let store = match ca {
         Some(ca) => {
+            let mut store = RootCertStore::empty();
             for certificate in certificates("ca_cert_file", ca)? {
                 store.add(certificate).map_err(|error| unreadable("ca_cert_file", ca, error))?;
             }
+            store
         }
-        None => {
-            // Some certificates of a system may not parse; the others count.
-            let found = rustls_native_certs::load_native_certs();
-            store.add_parsable_certificates(found.certs);
-        }
-    }
+        None => tls::system_authorities(),
+    };
     if store.is_empty() {
         return Err(BusError::Settings("tls: no certificate authority found; give ca_cert_file".into()));
     }
@@ -107,43 +100,4 @@ fn certificates(key: &str, path: &Path) -> Result<Vec<CertificateDer<'static>>, 
 
 fn unreadable(key: &str, path: &Path, why: impl std::fmt::Display) -> BusError {
     BusError::Settings(format!("tls.{key} {}: {why}", path.display()))
-}
-
-/// `insecure: true`: the connection is encrypted, and the server is not authenticated.
-#[derive(Debug)]
-struct AnyCertificate(Arc<CryptoProvider>);
-
-impl ServerCertVerifier for AnyCertificate {
-    fn verify_server_cert(
-        &self,
-        _end_entity: &CertificateDer<'_>,
-        _intermediates: &[CertificateDer<'_>],
-        _server_name: &ServerName<'_>,
-        _ocsp_response: &[u8],
-        _now: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls12_signature(message, cert, dss, &self.0.signature_verification_algorithms)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls13_signature(message, cert, dss, &self.0.signature_verification_algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.signature_verification_algorithms.supported_schemes()
-    }
 }

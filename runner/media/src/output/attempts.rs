@@ -71,16 +71,13 @@ pub async fn publish<D: StreamDriver>(context: &StreamContext, driver: &mut D) -
 #[cfg(test)]
 mod tests {
     use std::collections::VecDeque;
-    use std::sync::Arc;
     use std::time::Duration;
 
-    use spillway_plan::Secret;
     use tokio::time::sleep;
 
-    use super::super::ring::{RingBounds, UnitRing};
-    use super::super::stream::StreamReporter;
+    use super::super::ring::RingBounds;
+    use super::super::stream_test::TestStream;
     use super::*;
-    use crate::stream_tls::StreamTls;
 
     #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
     #[error("fault {0}")]
@@ -126,20 +123,11 @@ mod tests {
 
     /// How a stream with these attempts ends whose frames end after so long, and after how many of them.
     async fn published(attempts: &[(u64, u32, bool)], ended_after: Duration) -> (Result<(), Fault>, usize) {
-        let ring = Arc::new(UnitRing::new(RingBounds::Sound));
-        let context = StreamContext {
-            url: Secret::new("rtmp://h/app/canary".to_owned()),
-            formats: [].into(),
-            ring: ring.clone(),
-            key_frame: Arc::new(|| {}),
-            reporter: StreamReporter::new(0, Arc::new(|_, _| {})),
-            tls: StreamTls::default(),
-            mutes: Arc::default(),
-        };
+        let (context, stream) = TestStream::new("rtmp://h/app/canary", vec![], RingBounds::Sound);
         let mut driver = Scripted { context: &context, attempts: attempts.iter().copied().collect(), has_begun: false };
         let end = async {
             sleep(ended_after).await;
-            ring.end();
+            stream.ring.end();
         };
         let (outcome, ()) = tokio::join!(publish(&context, &mut driver), end);
         (outcome, attempts.len() - driver.attempts.len())

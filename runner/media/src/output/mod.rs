@@ -12,6 +12,8 @@ mod rtmp;
 mod srt;
 mod websocket;
 mod attempts;
+#[cfg(test)]
+mod stream_test;
 mod stream;
 mod stream_dial;
 mod retry;

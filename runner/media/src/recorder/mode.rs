@@ -114,7 +114,7 @@ impl TrackSurvey {
         self.first_picture.map(|(_, _, size)| size)
     }
 
-    /// Why what was published cannot be recorded, in livekit/egress' words.
+    /// Why what was published cannot be recorded, as livekit/egress says it.
     pub fn refusal(&self, plan: &EgressPlan) -> Option<String> {
         let is_raw = matches!(plan.sound, Some(AudioPlan::Raw { .. }));
         let video = self.tracks.values().map(|track| track.codec).find(|codec| is_raw && codec.is_video())?;

@@ -2,10 +2,8 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
 
 use bytes::Bytes;
-use spillway_plan::Secret;
 use tokio::io::DuplexStream;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
@@ -14,13 +12,11 @@ use tokio::time::sleep;
 use super::super::amf::{self, AmfValue};
 use super::super::chunk::{ChunkReader, ChunkWriter, RtmpMessage};
 use super::*;
-use crate::encoded::{EncodedFormat, MediaKind, StreamNumber};
+use crate::encoded::{MediaKind, StreamNumber};
 use crate::output::attempts::publish;
 use crate::output::ring::{RingBounds, UnitRing};
-use crate::output::stream::StreamReporter;
 use crate::output::stream_dial::DialError;
-use crate::stream_tls::StreamTls;
-use crate::track::Codec;
+use crate::output::stream_test::{TestStream, picture_and_sound};
 
 /// Hands the server's end of each connection to the test; refuses when the test takes no more.
 struct MemoryDial(mpsc::UnboundedSender<FakeServer>);
@@ -127,58 +123,24 @@ impl FakeServer {
 }
 
 struct Running {
-    ring: Arc<UnitRing>,
+    stream: TestStream,
     task: JoinHandle<Result<(), RtmpFault>>,
     servers: mpsc::UnboundedReceiver<FakeServer>,
-    events: mpsc::UnboundedReceiver<StreamEvent>,
-    key_frames: Arc<AtomicU32>,
-    reporter: StreamReporter,
 }
 
 fn running() -> Running {
-    let formats = [
-        EncodedFormat::Video { codec: Codec::H264, size: (16, 16), framerate: Some(10), bitrate_kbps: Some(100) },
-        EncodedFormat::Aac { rate: 48_000, bitrate_kbps: 128 },
-    ];
-    let ring = Arc::new(UnitRing::new(RingBounds::Pictures));
-    let key_frames = Arc::new(AtomicU32::new(0));
-    let asked = key_frames.clone();
     let (dialled, servers) = mpsc::unbounded_channel();
-    let (tell, events) = mpsc::unbounded_channel();
-    let said = move |_: u32, event| {
-        let _ = tell.send(event);
-    };
-    let context = StreamContext {
-        url: Secret::new("rtmp://h/app/canary-key".to_owned()),
-        formats: formats.into(),
-        ring: ring.clone(),
-        key_frame: Arc::new(move || {
-            asked.fetch_add(1, Ordering::Relaxed);
-        }),
-        reporter: StreamReporter::new(7, Arc::new(said)),
-        tls: StreamTls::default(),
-        mutes: Arc::default(),
-    };
-    let reporter = context.reporter.clone();
+    let (context, stream) = TestStream::new("rtmp://h/app/canary-key", picture_and_sound(), RingBounds::Pictures);
     let task = tokio::spawn(async move {
         let url = RtmpUrl::parse(context.url.reveal()).unwrap();
         publish(&context, &mut RtmpDriver::new(&url, &context, &MemoryDial(dialled))).await
     });
-    Running { ring, task, servers, events, key_frames, reporter }
+    Running { stream, task, servers }
 }
 
 impl Running {
     async fn server(&mut self) -> FakeServer {
         self.servers.recv().await.unwrap()
-    }
-
-    /// What was said so far.
-    fn said(&mut self) -> Vec<StreamEvent> {
-        std::iter::from_fn(|| self.events.try_recv().ok()).collect()
-    }
-
-    fn asked_key_frames(&self) -> u32 {
-        self.key_frames.load(Ordering::Relaxed)
     }
 }
 
@@ -218,11 +180,11 @@ fn feed(ring: &Arc<UnitRing>, bytes: usize) -> JoinHandle<()> {
 async fn frames_go_out_in_their_time_and_the_end_is_told() {
     let mut running = running();
     let mut server = running.server().await;
-    running.ring.put(picture(5000, true, 10_000));
+    running.stream.ring.put(picture(5000, true, 10_000));
     server.accept().await;
-    running.ring.put(sound(5010));
-    running.ring.put(picture(5040, false, 10));
-    running.ring.end();
+    running.stream.ring.put(sound(5010));
+    running.stream.ring.put(picture(5040, false, 10));
+    running.stream.ring.end();
     assert_eq!(running.task.await.unwrap(), Ok(()));
     let mut told = vec![];
     while let Some(message) = server.next().await {
@@ -277,7 +239,7 @@ async fn an_unreachable_server_gets_three_tries_in_two_seconds() {
 #[tokio::test(start_paused = true)]
 async fn time_goes_on_over_a_reconnect_that_begins_at_a_key_frame() {
     let mut running = running();
-    let feed = feed(&running.ring, 100);
+    let feed = feed(&running.stream.ring, 100);
     let mut server = running.server().await;
     server.accept().await;
     let before = server.receive_for(Duration::from_millis(4250)).await;
@@ -291,28 +253,28 @@ async fn time_goes_on_over_a_reconnect_that_begins_at_a_key_frame() {
     let after = server.receive_for(Duration::from_secs(2)).await;
     assert_eq!(after[..2], [(9, 6000, [0x17, 0]), (9, 6000, [0x17, 1])]);
     feed.abort();
-    running.ring.end();
+    running.stream.ring.end();
     assert_eq!((&mut running.task).await.unwrap(), Ok(()));
     let lost = "the connection was lost: the server closed the connection".to_owned();
     let retrying = StreamEvent::Retrying { message: lost, retries: 1 };
-    assert_eq!(running.said(), [StreamEvent::Connecting, StreamEvent::Active, retrying, StreamEvent::Active]);
+    assert_eq!(running.stream.said(), [StreamEvent::Connecting, StreamEvent::Active, retrying, StreamEvent::Active]);
     // The first connection began at the key frame that lay there.
-    assert_eq!(running.asked_key_frames(), 1);
+    assert_eq!(running.stream.asked_key_frames(), 1);
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_server_that_hangs_is_found_in_little_more_than_four_seconds() {
     let mut running = running();
-    let feed = feed(&running.ring, 100);
+    let feed = feed(&running.stream.ring, 100);
     let mut server = running.server().await;
     server.accept().await;
     server.receive_for(Duration::from_secs(3)).await;
-    running.said();
+    running.stream.said();
     // It neither reads nor answers, and its connection stays open.
     let hung = Instant::now();
     let mut second = running.server().await;
     assert!(hung.elapsed() > Duration::from_secs(3) && hung.elapsed() < Duration::from_secs(5), "{:?}", hung.elapsed());
-    assert_eq!(retried(&running.said()), ["the server has not answered for 4.0 s"]);
+    assert_eq!(retried(&running.stream.said()), ["the server has not answered for 4.0 s"]);
     second.accept().await;
     assert!(!second.receive_for(Duration::from_secs(3)).await.is_empty());
     feed.abort();
@@ -321,14 +283,14 @@ async fn a_server_that_hangs_is_found_in_little_more_than_four_seconds() {
 #[tokio::test(start_paused = true)]
 async fn a_server_that_stops_reading_is_found_though_it_never_answered() {
     let mut running = running();
-    let feed = feed(&running.ring, 20_000);
+    let feed = feed(&running.stream.ring, 20_000);
     let mut server = running.server().await;
     server.accept().await;
     sleep(Duration::from_secs(8)).await;
-    assert_eq!(retried(&running.said()), ["the server has not answered for 4.0 s"]);
-    let stats = running.ring.stats();
+    assert_eq!(retried(&running.stream.said()), ["the server has not answered for 4.0 s"]);
+    let stats = running.stream.ring.stats();
     assert!(stats.lag_ns <= 5_000_000_000, "{stats:?}");
-    assert!(running.reporter.lag_ms() >= 2000, "{} ms", running.reporter.lag_ms());
+    assert!(running.stream.reporter.lag_ms() >= 2000, "{} ms", running.stream.reporter.lag_ms());
     feed.abort();
 }
 
@@ -339,10 +301,10 @@ async fn the_end_does_not_wait_for_a_slow_server() {
     server.accept().await;
     sleep(Duration::from_millis(100)).await;
     for n in 0..40 {
-        running.ring.put(picture(n * 100, n == 0, 20_000));
+        running.stream.ring.put(picture(n * 100, n == 0, 20_000));
     }
     let ended = Instant::now();
-    running.ring.end();
+    running.stream.ring.end();
     assert_eq!(running.task.await.unwrap(), Ok(()));
     assert!(ended.elapsed() < DRAIN_TIMEOUT + END_TIMEOUT + HEALTH_STEP * 2, "{:?}", ended.elapsed());
 }
@@ -350,14 +312,14 @@ async fn the_end_does_not_wait_for_a_slow_server() {
 #[tokio::test(start_paused = true)]
 async fn an_end_during_a_wait_is_not_waited_for() {
     let mut running = running();
-    let feed = feed(&running.ring, 100);
+    let feed = feed(&running.stream.ring, 100);
     let mut server = running.server().await;
     server.accept().await;
     server.receive_for(Duration::from_secs(3)).await;
     drop((server, running.servers));
     sleep(Duration::from_secs(5)).await;
     let ended = Instant::now();
-    running.ring.end();
+    running.stream.ring.end();
     assert_eq!((running.task.await.unwrap(), ended.elapsed()), (Ok(()), Duration::ZERO));
     feed.abort();
 }

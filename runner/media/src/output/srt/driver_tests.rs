@@ -1,10 +1,8 @@
 //! A stream's task against a server in memory, in tokio's paused time.
 
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 
 use proptest::prelude::*;
-use spillway_plan::Secret;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
@@ -13,9 +11,8 @@ use super::*;
 use crate::encoded::StreamNumber;
 use crate::output::attempts::publish;
 use crate::output::ring::{RingBounds, UnitRing};
-use crate::output::stream::StreamReporter;
 use crate::output::stream_dial::DialError;
-use crate::stream_tls::StreamTls;
+use crate::output::stream_test::{TestStream, picture_and_sound};
 
 const URL: &str = "srt://h:9000?passphrase=canary-0123&streamid=canary-id";
 
@@ -91,54 +88,24 @@ impl SrtDial for MemoryDial {
 }
 
 struct Running {
-    ring: Arc<UnitRing>,
+    stream: TestStream,
     task: JoinHandle<Result<(), SrtFault>>,
     links: mpsc::UnboundedReceiver<FakeLink>,
-    events: mpsc::UnboundedReceiver<StreamEvent>,
-    key_frames: Arc<AtomicU32>,
 }
 
 fn running() -> Running {
-    let formats = [
-        EncodedFormat::Video { codec: Codec::H264, size: (16, 16), framerate: Some(10), bitrate_kbps: Some(100) },
-        EncodedFormat::Aac { rate: 48_000, bitrate_kbps: 128 },
-    ];
-    let ring = Arc::new(UnitRing::new(RingBounds::Pictures));
-    let key_frames = Arc::new(AtomicU32::new(0));
-    let asked = key_frames.clone();
     let (dialled, links) = mpsc::unbounded_channel();
-    let (tell, events) = mpsc::unbounded_channel();
-    let said = move |_: u32, event| {
-        let _ = tell.send(event);
-    };
-    let context = StreamContext {
-        url: Secret::new(URL.to_owned()),
-        formats: formats.into(),
-        ring: ring.clone(),
-        key_frame: Arc::new(move || {
-            asked.fetch_add(1, Ordering::Relaxed);
-        }),
-        reporter: StreamReporter::new(7, Arc::new(said)),
-        tls: StreamTls::default(),
-        mutes: Arc::default(),
-    };
+    let (context, stream) = TestStream::new(URL, picture_and_sound(), RingBounds::Pictures);
     let task = tokio::spawn(async move {
         let url = SrtUrl::parse(context.url.reveal()).unwrap();
         publish(&context, &mut SrtDriver::new(&url, &context, &MemoryDial(dialled))).await
     });
-    Running { ring, task, links, events, key_frames }
+    Running { stream, task, links }
 }
 
 impl Running {
     async fn link(&mut self) -> FakeLink {
         self.links.recv().await.unwrap()
-    }
-
-    /// What was said so far; no text has a secret.
-    fn said(&mut self) -> Vec<StreamEvent> {
-        let said: Vec<StreamEvent> = std::iter::from_fn(|| self.events.try_recv().ok()).collect();
-        assert!(!format!("{said:?}").contains("canary"), "{said:?}");
-        said
     }
 }
 
@@ -178,23 +145,23 @@ fn answer(link: &FakeLink) -> JoinHandle<()> {
 #[tokio::test(start_paused = true)]
 async fn a_server_that_answers_gets_tables_and_a_key_frame_first() {
     let mut running = running();
-    let feed = feed(&running.ring);
+    let feed = feed(&running.stream.ring);
     let link = running.link().await;
     sleep(Duration::from_millis(450)).await;
     assert!(link.pids().iter().all(|pid| *pid == 0x1fff), "nothing but what is dropped before the connection");
     link.acknowledge(0);
     sleep(Duration::from_millis(250)).await;
-    assert_eq!(running.said(), [StreamEvent::Connecting], "nothing was acknowledged");
+    assert_eq!(running.stream.said(), [StreamEvent::Connecting], "nothing was acknowledged");
     let pids = link.pids();
     let media: Vec<u16> = pids.into_iter().filter(|pid| *pid != 0x1fff).collect();
     assert_eq!(media[..3], [0, 0x1000, 0x100]);
     link.acknowledge(1);
     sleep(Duration::from_millis(150)).await;
-    assert_eq!(running.said(), [StreamEvent::Active]);
-    assert_eq!(running.key_frames.load(Ordering::Relaxed), 0, "a key frame was at hand");
+    assert_eq!(running.stream.said(), [StreamEvent::Active]);
+    assert_eq!(running.stream.asked_key_frames(), 0, "a key frame was at hand");
     let ended = Instant::now();
     feed.abort();
-    running.ring.end();
+    running.stream.ring.end();
     assert_eq!(running.task.await.unwrap(), Ok(()));
     assert!(link.with(|state| state.is_closed) && ended.elapsed() < Duration::from_millis(500));
 }
@@ -208,7 +175,7 @@ async fn a_refusal_is_told_at_once_and_silence_after_five_seconds() {
         (None, "could not connect: no answer", 5200),
     ] {
         let mut running = running();
-        let feed = feed(&running.ring);
+        let feed = feed(&running.stream.ring);
         let asked = Instant::now();
         let link = running.link().await;
         text.iter().for_each(|text| link.fail(text));
@@ -216,7 +183,7 @@ async fn a_refusal_is_told_at_once_and_silence_after_five_seconds() {
         assert!(fault.to_string().starts_with(told), "{fault}");
         assert!(asked.elapsed() < Duration::from_millis(within), "{:?}", asked.elapsed());
         assert!(link.with(|state| state.is_closed));
-        assert_eq!(running.said(), [StreamEvent::Connecting]);
+        assert_eq!(running.stream.said(), [StreamEvent::Connecting]);
         feed.abort();
     }
 }
@@ -225,18 +192,18 @@ async fn a_refusal_is_told_at_once_and_silence_after_five_seconds() {
 async fn a_host_without_an_address_is_tried_three_times() {
     let mut running = running();
     running.links.close();
-    let feed = feed(&running.ring);
+    let feed = feed(&running.stream.ring);
     let fault = (&mut running.task).await.unwrap().unwrap_err();
     assert!(matches!(fault, SrtFault::Dial(DialError::Resolve { .. })), "{fault}");
     let again = |retries| retrying("the host cannot be resolved: no such host", retries);
-    assert_eq!(running.said(), [StreamEvent::Connecting, again(1), again(2)]);
+    assert_eq!(running.stream.said(), [StreamEvent::Connecting, again(1), again(2)]);
     feed.abort();
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_server_that_stops_acknowledging_is_left_after_three_seconds_and_its_time_goes_on() {
     let mut running = running();
-    let feed = feed(&running.ring);
+    let feed = feed(&running.stream.ring);
     let first = running.link().await;
     let answers = answer(&first);
     sleep(Duration::from_millis(4050)).await;
@@ -247,12 +214,12 @@ async fn a_server_that_stops_acknowledging_is_left_after_three_seconds_and_its_t
     assert!(after >= Duration::from_millis(2900) && after < Duration::from_millis(3500), "{after:?}");
     assert!(first.with(|state| state.is_closed));
     let quiet = "the server has not acknowledged anything for 3.0 s";
-    assert_eq!(running.said(), [StreamEvent::Connecting, StreamEvent::Active, retrying(quiet, 1)]);
+    assert_eq!(running.stream.said(), [StreamEvent::Connecting, StreamEvent::Active, retrying(quiet, 1)]);
     let answers = answer(&second);
     sleep(Duration::from_millis(500)).await;
-    assert_eq!(running.said(), [StreamEvent::Active]);
+    assert_eq!(running.stream.said(), [StreamEvent::Active]);
     // Between two key frames: the newest was too old, one is asked for.
-    assert_eq!(running.key_frames.load(Ordering::Relaxed), 1);
+    assert_eq!(running.stream.asked_key_frames(), 1);
     answers.abort();
     feed.abort();
 }
@@ -260,7 +227,7 @@ async fn a_server_that_stops_acknowledging_is_left_after_three_seconds_and_its_t
 #[tokio::test(start_paused = true)]
 async fn a_loss_is_tried_again_for_half_a_minute() {
     let mut running = running();
-    let feed = feed(&running.ring);
+    let feed = feed(&running.stream.ring);
     let link = running.link().await;
     let answers = answer(&link);
     sleep(Duration::from_secs(3)).await;
@@ -271,7 +238,7 @@ async fn a_loss_is_tried_again_for_half_a_minute() {
     let fault = (&mut running.task).await.unwrap().unwrap_err();
     assert!(lost.elapsed() >= Duration::from_secs(30) && lost.elapsed() < Duration::from_secs(32));
     assert!(matches!(fault, SrtFault::Dial(DialError::Resolve { .. })), "{fault}");
-    let said = running.said();
+    let said = running.stream.said();
     assert_eq!(said[2], retrying("the connection was lost: Unknown or erroneous", 1));
     feed.abort();
 }
@@ -279,7 +246,7 @@ async fn a_loss_is_tried_again_for_half_a_minute() {
 #[tokio::test(start_paused = true)]
 async fn what_libsrt_does_not_take_waits_in_the_ring_and_the_end_does_not_wait_for_it() {
     let mut running = running();
-    let feed = feed(&running.ring);
+    let feed = feed(&running.stream.ring);
     let link = running.link().await;
     let answers = answer(&link);
     sleep(Duration::from_secs(1)).await;
@@ -288,11 +255,11 @@ async fn what_libsrt_does_not_take_waits_in_the_ring_and_the_end_does_not_wait_f
     link.pids();
     sleep(Duration::from_secs(8)).await;
     assert!(link.pids().is_empty(), "it takes nothing");
-    let stats = running.ring.stats();
+    let stats = running.stream.ring.stats();
     assert!(stats.lag_ns <= 5_000_000_000 && stats.dropped > 0, "{stats:?}");
     feed.abort();
     let ended = Instant::now();
-    running.ring.end();
+    running.stream.ring.end();
     assert_eq!(running.task.await.unwrap(), Ok(()));
     assert!(ended.elapsed() < DRAIN_TIMEOUT + MAX_RESEND, "{:?}", ended.elapsed());
     answers.abort();
@@ -301,10 +268,10 @@ async fn what_libsrt_does_not_take_waits_in_the_ring_and_the_end_does_not_wait_f
 #[tokio::test(start_paused = true)]
 async fn an_end_before_the_connection_is_waited_for_by_nothing() {
     let mut running = running();
-    running.ring.put(picture(0, true));
+    running.stream.ring.put(picture(0, true));
     let _link = running.link().await;
     let ended = Instant::now();
-    running.ring.end();
+    running.stream.ring.end();
     assert_eq!(running.task.await.unwrap(), Ok(()));
     assert!(ended.elapsed() <= SRT_STEP * 2, "{:?}", ended.elapsed());
 }
@@ -337,7 +304,7 @@ proptest! {
             tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
         runtime.block_on(async {
             let mut running = running();
-            let feed = feed(&running.ring);
+            let feed = feed(&running.stream.ring);
             let mut links = vec![running.link().await];
             for chance in chances {
                 links.extend(std::iter::from_fn(|| running.links.try_recv().ok()));
@@ -354,14 +321,14 @@ proptest! {
                 }
             }
             feed.abort();
-            running.ring.end();
+            running.stream.ring.end();
             let ended = Instant::now();
             let outcome = (&mut running.task).await.unwrap();
             assert!(ended.elapsed() < DRAIN_TIMEOUT + MAX_RESEND + CLOSE_TIMEOUT, "{:?}", ended.elapsed());
             assert!(outcome.is_ok() || !outcome.unwrap_err().to_string().contains("canary"));
             links.extend(std::iter::from_fn(|| running.links.try_recv().ok()));
             assert!(links.iter().all(|link| link.with(|state| state.is_closed)));
-            let said = running.said();
+            let said = running.stream.said();
             assert_eq!(said.first(), Some(&StreamEvent::Connecting));
             let active = said.iter().filter(|event| **event == StreamEvent::Active).count();
             assert!(active <= links.len() && !said[1..].contains(&StreamEvent::Connecting));

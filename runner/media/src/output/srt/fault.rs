@@ -8,9 +8,9 @@ use spillway_plan::SrtUrl;
 use crate::output::attempts::StreamFault;
 use crate::output::stream_dial::DialError;
 
-/// What `srtsink` puts before libsrt's own words.
+/// What `srtsink` puts before libsrt's own message.
 const PREFIXES: [&str; 2] = ["Failed to write to SRT socket: ", "Error on SRT socket: "];
-/// libsrt's words for a handshake that was not answered (`SRT_REJ_TIMEOUT`).
+/// libsrt's message for a handshake that was not answered (`SRT_REJ_TIMEOUT`).
 const UNANSWERED: &str = "Connection timeout";
 
 /// What ended an attempt or a connection. Its text goes to the user.
@@ -34,7 +34,7 @@ pub enum SrtFault {
     /// The server's own refusal.
     #[error("the server refused: {message}")]
     Refused {
-        /// libsrt's words, such as `Failed to authenticate: Incorrect passphrase`.
+        /// libsrt's message, such as `Failed to authenticate: Incorrect passphrase`.
         message: String,
     },
     /// A connection that was made broke.

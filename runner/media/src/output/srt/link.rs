@@ -28,7 +28,7 @@ pub trait SrtLink: Send + Sync {
     /// `None`: there is no connection yet, or none any more.
     fn stats(&self) -> Option<SrtStats>;
 
-    /// The first error, in the element's words. Nothing is sent after it.
+    /// The first error, as the element says it. Nothing is sent after it.
     fn error(&self) -> Option<String>;
 
     /// Bytes that libsrt has not taken.

@@ -4,7 +4,6 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use proptest::prelude::*;
-use spillway_plan::Secret;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
@@ -15,12 +14,11 @@ use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 
 use super::*;
 use crate::encoded::{EncodedFormat, MediaKind, StreamNumber};
-use crate::output::mute_log::MuteLog;
 use crate::output::ring::{RingBounds, UnitRing};
-use crate::output::stream::{StreamEnd, StreamReporter};
+use crate::output::stream::StreamEnd;
 use crate::output::stream_dial::DialError;
+use crate::output::stream_test::TestStream;
 use crate::output::websocket::{KEPT_NS, send};
-use crate::stream_tls::StreamTls;
 
 const URL: &str = "ws://user:canary-0@h/audio?token=canary-1";
 const BLOCK_MS: u64 = 20;
@@ -42,37 +40,19 @@ impl StreamDial for MemoryDial {
 }
 
 struct Running {
-    ring: Arc<UnitRing>,
-    mutes: Arc<MuteLog>,
+    stream: TestStream,
     task: JoinHandle<StreamEnd>,
     dialled: mpsc::UnboundedReceiver<DuplexStream>,
-    events: mpsc::UnboundedReceiver<StreamEvent>,
-    reporter: StreamReporter,
 }
 
 fn running() -> Running {
-    let ring = Arc::new(UnitRing::new(RingBounds::Samples { max_ns: KEPT_NS }));
-    let mutes: Arc<MuteLog> = Arc::default();
     let (dial, dialled) = mpsc::unbounded_channel();
-    let (tell, events) = mpsc::unbounded_channel();
-    let said = move |_: u32, event| {
-        let _ = tell.send(event);
-    };
-    let context = StreamContext {
-        url: Secret::new(URL.to_owned()),
-        formats: [EncodedFormat::Pcm].into(),
-        ring: ring.clone(),
-        key_frame: Arc::new(|| panic!("sound has no key frames")),
-        reporter: StreamReporter::new(7, Arc::new(said)),
-        tls: StreamTls::default(),
-        mutes: mutes.clone(),
-    };
-    let reporter = context.reporter.clone();
+    let (context, stream) = TestStream::new(URL, vec![EncodedFormat::Pcm], RingBounds::Samples { max_ns: KEPT_NS });
     let task = tokio::spawn(async move {
         let url = WebsocketUrl::parse(context.url.reveal()).unwrap();
         send(&context, &mut WebsocketDriver::new(&url, &context, &MemoryDial(dial))).await
     });
-    Running { ring, mutes, task, dialled, events, reporter }
+    Running { stream, task, dialled }
 }
 
 impl Running {
@@ -83,13 +63,6 @@ impl Running {
     async fn server(&mut self) -> Server {
         let connection = self.connection().await;
         accept_async(connection).await.unwrap()
-    }
-
-    /// What was said so far; no text has a secret.
-    fn said(&mut self) -> Vec<StreamEvent> {
-        let said: Vec<StreamEvent> = std::iter::from_fn(|| self.events.try_recv().ok()).collect();
-        assert!(!format!("{said:?}").contains("canary"), "{said:?}");
-        said
     }
 }
 
@@ -153,27 +126,27 @@ async fn hear(server: &mut Server, time: Duration) -> Heard {
 #[tokio::test(start_paused = true)]
 async fn every_block_arrives_and_the_end_is_a_close_frame_without_a_code() {
     let mut running = running();
-    let feed = feed(&running.ring);
+    let feed = feed(&running.stream.ring);
     let mut server = running.server().await;
     let mut heard = hear(&mut server, Duration::from_secs(10)).await;
     assert!((495..=502).contains(&heard.blocks.len()), "{}", heard.blocks.len());
     feed.abort();
-    running.ring.end();
+    running.stream.ring.end();
     let rest = hear(&mut server, Duration::from_secs(10)).await;
     heard.blocks.extend(rest.blocks);
     assert_eq!(heard.blocks, (0..heard.blocks.len() as u64).collect::<Vec<_>>());
     assert_eq!((heard.texts, rest.closed), (vec![], Some(None)));
     assert_eq!(running.task.await.unwrap(), StreamEnd::Finished);
-    assert_eq!(running.ring.stats().dropped, 0);
+    assert_eq!(running.stream.ring.stats().dropped, 0);
 }
 
 #[tokio::test(start_paused = true)]
 async fn mutes_stand_between_their_blocks_and_are_told_again_to_another_connection() {
     let mut running = running();
-    running.mutes.set(1_000_000_000, true);
-    running.mutes.set(1_500_000_000, false);
-    running.mutes.set(2_500_000_000, true);
-    let feed = feed(&running.ring);
+    running.stream.mutes.set(1_000_000_000, true);
+    running.stream.mutes.set(1_500_000_000, false);
+    running.stream.mutes.set(2_500_000_000, true);
+    let feed = feed(&running.stream.ring);
     let mut server = running.server().await;
     let heard = hear(&mut server, Duration::from_millis(3010)).await;
     let texts: Vec<(usize, &str)> = heard.texts.iter().map(|(at, text)| (*at, text.as_str())).collect();
@@ -188,7 +161,7 @@ async fn mutes_stand_between_their_blocks_and_are_told_again_to_another_connecti
 #[tokio::test(start_paused = true)]
 async fn a_server_that_comes_back_gets_the_last_two_seconds() {
     let mut running = running();
-    let feed = feed(&running.ring);
+    let feed = feed(&running.stream.ring);
     let mut server = running.server().await;
     let before = hear(&mut server, Duration::from_secs(3)).await;
     drop(server);
@@ -203,7 +176,7 @@ async fn a_server_that_comes_back_gets_the_last_two_seconds() {
     // Away for about seven seconds, two of which are kept.
     assert!((220..290).contains(&lost), "{lost} blocks");
     assert!(after.blocks.len() >= 140, "the kept ones come at once: {}", after.blocks.len());
-    let said = running.said();
+    let said = running.stream.said();
     assert_eq!(said[..2], [StreamEvent::Connecting, StreamEvent::Active]);
     let silence = said.iter().any(|event| *event == retrying("no answer to the websocket's handshake", 2));
     assert!(silence && said.last() == Some(&StreamEvent::Active), "{said:?}");
@@ -218,7 +191,7 @@ async fn what_a_server_answers_at_first_is_told() {
         ("SSH-2.0-canary-1\r\n\r\n", "websocket handshake: ", 2),
     ] {
         let mut running = running();
-        running.ring.put(block(0));
+        running.stream.ring.put(block(0));
         // Until the stream's task has ended.
         while let Some(mut connection) = running.dialled.recv().await {
             let mut request = [0; 1024];
@@ -231,7 +204,7 @@ async fn what_a_server_answers_at_first_is_told() {
         let StreamEnd::Failed { code, message } = (&mut running.task).await.unwrap() else { panic!("{answer}") };
         assert_eq!(code, "invalid_argument");
         assert!(message.starts_with(told) && !message.contains("canary"), "{message}");
-        assert_eq!(running.said().len(), 1 + retries);
+        assert_eq!(running.stream.said().len(), 1 + retries);
     }
 }
 
@@ -239,7 +212,7 @@ async fn what_a_server_answers_at_first_is_told() {
 async fn a_close_frame_says_whether_it_is_dialled_again() {
     for (code, is_final) in [(CloseCode::Normal, true), (CloseCode::Policy, true), (CloseCode::Restart, false)] {
         let mut running = running();
-        let feed = feed(&running.ring);
+        let feed = feed(&running.stream.ring);
         let mut server = running.server().await;
         hear(&mut server, Duration::from_secs(3)).await;
         let frame = CloseFrame { code, reason: "not canary-1".into() };
@@ -251,7 +224,7 @@ async fn a_close_frame_says_whether_it_is_dialled_again() {
             assert_eq!((&mut running.task).await.unwrap(), StreamEnd::unavailable(told));
         } else {
             let _server = running.server().await;
-            assert_eq!(running.said()[2], retrying(&told, 1));
+            assert_eq!(running.stream.said()[2], retrying(&told, 1));
         }
         feed.abort();
     }
@@ -260,7 +233,7 @@ async fn a_close_frame_says_whether_it_is_dialled_again() {
 #[tokio::test(start_paused = true)]
 async fn a_server_that_hangs_is_found_after_four_seconds() {
     let mut running = running();
-    let feed = feed(&running.ring);
+    let feed = feed(&running.stream.ring);
     let mut server = running.server().await;
     hear(&mut server, Duration::from_secs(3)).await;
     let hung = Instant::now();
@@ -270,29 +243,29 @@ async fn a_server_that_hangs_is_found_after_four_seconds() {
         "{:?}",
         hung.elapsed()
     );
-    let said = running.said();
+    let said = running.stream.said();
     let is_wedged = |event: &StreamEvent| match event {
         StreamEvent::Retrying { message, .. } => message.starts_with("the server has not answered for 4."),
         _ => false,
     };
     assert!(said.iter().any(is_wedged), "{said:?}");
-    let stats = running.ring.stats();
+    let stats = running.stream.ring.stats();
     assert!(stats.lag_ns <= KEPT_NS, "{stats:?}");
-    assert!(running.reporter.lag_ms() >= 1000, "{} ms", running.reporter.lag_ms());
+    assert!(running.stream.reporter.lag_ms() >= 1000, "{} ms", running.stream.reporter.lag_ms());
     feed.abort();
 }
 
 #[tokio::test(start_paused = true)]
 async fn an_end_is_not_waited_for_longer_than_three_seconds() {
     let mut running = running();
-    let feed = feed(&running.ring);
+    let feed = feed(&running.stream.ring);
     let mut server = running.server().await;
     hear(&mut server, Duration::from_secs(3)).await;
     // It neither reads nor answers.
     sleep(Duration::from_secs(1)).await;
     feed.abort();
     let ended = Instant::now();
-    running.ring.end();
+    running.stream.ring.end();
     assert_eq!(running.task.await.unwrap(), StreamEnd::Finished);
     assert!(ended.elapsed() <= DRAIN_TIMEOUT + WEBSOCKET_STEP + CLOSE_TIMEOUT, "{:?}", ended.elapsed());
 }
@@ -316,7 +289,7 @@ proptest! {
             tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
         runtime.block_on(async {
             let mut running = running();
-            let feed = feed(&running.ring);
+            let feed = feed(&running.stream.ring);
             let server = running.server().await;
             sleep(Duration::from_millis(10)).await;
             let (mut read, mut write) = tokio::io::split(server.into_inner());
@@ -331,12 +304,12 @@ proptest! {
                 sleep(Duration::from_millis(wait_ms)).await;
             }
             feed.abort();
-            running.ring.end();
+            running.stream.ring.end();
             let ended = Instant::now();
             let end = (&mut running.task).await.unwrap();
             assert!(ended.elapsed() <= DRAIN_TIMEOUT + WEBSOCKET_STEP + CLOSE_TIMEOUT, "{:?}", ended.elapsed());
             assert!(!format!("{end:?}").contains("canary"), "{end:?}");
-            let said = running.said();
+            let said = running.stream.said();
             assert_eq!(said[..2], [StreamEvent::Connecting, StreamEvent::Active]);
             reader.abort();
         });

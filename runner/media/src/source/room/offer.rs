@@ -94,7 +94,7 @@ impl Section {
         self.candidates.iter().filter_map(|candidate| tcp_candidate(candidate, &self.ufrag))
     }
 
-    /// Where media may come from, in words.
+    /// Where media may come from, as users are told.
     pub(super) fn endpoints(&self) -> impl Iterator<Item = String> + '_ {
         self.candidates.iter().filter_map(|candidate| endpoint(candidate))
     }
