@@ -4,6 +4,7 @@
 //! and after it nothing changes and nothing is sent. Pure: times are arguments. The ledger is stored with the record of
 //! the egress, so that a dispatcher continues what a runner began.
 
+mod accept;
 mod fact;
 mod info_bytes;
 mod results;
@@ -14,13 +15,12 @@ use livekit_protocol as livekit;
 use livekit_protocol::EgressStatus;
 use serde::{Deserialize, Serialize};
 
+pub use self::accept::stream_urls;
 pub use self::fact::{EgressEndReason, Fact, Outcome};
 use self::results::{bounded, entry, signed};
 use self::streams::{LedgerStream, StreamResults};
 use self::terminal::TerminalState;
 use crate::code::Code;
-use crate::requested::{self, RequestedOutputs};
-use crate::rpc::StartEgressRequest;
 
 /// Bound of the text in `details`, which people read.
 const MAX_NOTES: usize = 12;
@@ -65,41 +65,6 @@ struct LedgerFile {
 }
 
 impl EgressLedger {
-    /// A ledger in STARTING, with the request without its secrets and one result for each output asked for, of a stream
-    /// output for each URL.
-    pub fn accept(start: &StartEgressRequest, at: i64) -> Self {
-        let asked = start.request.as_ref().map(RequestedOutputs::of).unwrap_or_default();
-        let room_name = if asked.room_name.is_empty() { start.room_name.as_str() } else { asked.room_name };
-        let mut info = livekit::EgressInfo {
-            egress_id: start.egress_id.clone(),
-            room_id: start.room_id.clone(),
-            room_name: room_name.to_owned(),
-            source_type: asked.source_type.into(),
-            status: EgressStatus::EgressStarting.into(),
-            started_at: at,
-            updated_at: at,
-            retry_count: start.retry_count,
-            request: start.request.as_ref().map(requested::redacted),
-            ..livekit::EgressInfo::default()
-        };
-        asked.prefill(&mut info);
-        let mut ledger = Self {
-            files: vec![LedgerFile::default(); info.file_results.len()],
-            streams: Vec::new(),
-            info,
-            active: false,
-            waiting: String::new(),
-            why: None,
-            limit_at: 0,
-            notes: Vec::new(),
-            notes_left_out: 0,
-            progress_sent_at: None,
-        };
-        // What is kept beside each stream of the request.
-        ledger.streams();
-        ledger
-    }
-
     /// The current EgressInfo, with changes that were not worth an update of their own.
     pub fn info(&self) -> &livekit::EgressInfo {
         &self.info

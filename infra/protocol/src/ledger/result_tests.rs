@@ -4,6 +4,7 @@ use livekit::stream_info::Status;
 use prost::Message;
 
 use super::*;
+use crate::rpc::StartEgressRequest;
 use crate::rpc::start_egress_request::EgressRequest;
 
 const SECOND: i64 = 1_000_000_000;
@@ -158,7 +159,7 @@ fn the_single_result_is_there_for_one_output_of_one_kind() {
             None => "",
         };
         assert_eq!((lists, found), (counts, single), "{request:?}");
-        assert_eq!(requested::stream_urls(&request).len(), counts[3]);
+        assert_eq!(stream_urls(&request).len(), counts[3]);
     }
 }
 

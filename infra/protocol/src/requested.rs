@@ -1,18 +1,14 @@
-//! A request as EgressInfo shows it, and so ListEgress, webhooks and logs: without its secrets ([`redacted`]), and what it
-//! asks for. Makes no decision about what is supported.
+//! A request as EgressInfo shows it, and so ListEgress, webhooks and logs: without its secrets ([`redacted`]). Makes no
+//! decision about what is supported.
 //!
 //! Where livekit/egress has a placeholder for a secret, ours is the same. It leaves some secrets in the copy (every
 //! output when there are several, proxy passwords, query values of SRT and websocket URLs); this module leaves none.
 //! `webhooks` stay complete: livekit-server reads its extra destinations from this copy, and `signing_key` is the name
 //! of a key, not a secret.
 
-mod outputs;
-
 use livekit_protocol as livekit;
 use livekit_protocol::egress_info::Request as Shown;
 
-pub use self::outputs::stream_urls;
-pub(crate) use self::outputs::{MAX_RESULTS, RequestedOutputs};
 use crate::rpc::start_egress_request::EgressRequest;
 
 /// Macros, because the protocol declares the same four providers and the same outputs once in each message, as different
