@@ -47,7 +47,8 @@ async fn recorded(harness: &E2eHarness, kind: &str, types: &[&str], audio_only: 
 
 /// One sound stands at one time in all files.
 fn together(probes: &[RecordingProbe]) -> Result<()> {
-    let beeps = |probe: &RecordingProbe| anyhow::Ok(probe.beeps("p0")?.iter().map(|beep| beep.at).collect::<Vec<f64>>());
+    let beeps =
+        |probe: &RecordingProbe| anyhow::Ok(probe.beeps("p0")?.iter().map(|beep| beep.at).collect::<Vec<f64>>());
     // A beep at the beginning may be cut in one container and whole in another, whose first packet begins earlier.
     let first: Vec<f64> = beeps(&probes[0])?.into_iter().filter(|at| *at > 0.5).collect();
     ensure!(first.len() > 4, "{} beeps in {}", first.len(), probes[0].name());
