@@ -182,8 +182,7 @@ impl TrackPlacement {
         at: SourceTime,
     ) {
         self.flush(ssrc, stream, at);
-        stream.form = Some(format);
-        stream.needs_key(at);
+        stream.change_form(format, at);
         if let Some(known) = self.tracks.get(&stream.track) {
             let identity = known.publication.identity.clone();
             self.timeline.open(ssrc, &identity, !format.codec.is_video(), format.clock_rate);
