@@ -219,7 +219,9 @@ impl TrackPlacement {
             Some(hole) => age(hole) >= BEYOND_HOPE,
             None => stream.key_needed_since.is_some_and(|since| stream.torn || age(since) >= wait),
         };
-        if waited && !stream.too_large && asked_long_ago && !known.publication.muted && stream.sends_video() {
+        // What the server sends nothing of, it has no key frame of either.
+        let is_sent = !known.publication.muted && (!known.paused || known.waking);
+        if waited && !stream.too_large && asked_long_ago && is_sent && stream.sends_video() {
             stream.asked = Some(at);
             known.stats.keyframes_asked += 1;
             self.keyframes.push(ssrc);
