@@ -9,14 +9,14 @@ use spillway_tests::analyser::sound::BeepSide;
 use spillway_tests::assets::clip;
 use spillway_tests::publisher::{Publisher, PublisherOptions, RtpInPause, SourceKind};
 
-use crate::harness::{E2eHarness, case};
+use crate::harness::{E2eHarness, case, waiting_case};
 use crate::publishers::person;
 use crate::recording_probe::RecordingProbe;
 use spillway_tests::egress::{Egress, nanos};
 
 pub fn cases() -> Vec<Trial> {
     vec![
-        case("edges::participant_no_publish", |harness| async move { participant_no_publish(&harness).await }),
+        waiting_case("edges::participant_no_publish", |harness| async move { participant_no_publish(&harness).await }),
         case("edges::room_composite_stays_open", |harness| async move { room_composite_stays_open(&harness).await }),
         case("edges::room_composite_disconnect_duration", |harness| async move { disconnect_duration(&harness).await }),
         case("edges::room_composite_late_track_duration", |harness| async move { late_track_duration(&harness).await }),

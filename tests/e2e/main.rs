@@ -41,8 +41,9 @@ use libtest_mimic::{Arguments, Trial};
 
 fn main() {
     let mut arguments = Arguments::from_args();
-    // Recordings are real time: cases wait more than they compute, but a machine that is too full proves nothing.
-    arguments.test_threads.get_or_insert(2);
+    let places = arguments.test_threads.unwrap_or(harness::PLACES);
+    harness::set_places(places);
+    arguments.test_threads = Some(places + harness::WAITING);
     let cases: Vec<Vec<Trial>> = vec![
         analyser_selftest::cases(),
         room_composite::cases(),

@@ -16,7 +16,7 @@ use spillway_tests::servers::rtmp_server::{CLOSED, LIVE, RtmpServer};
 use spillway_tests::servers::{DispatcherProcess, TestServers};
 use spillway_tests::twirp::TwirpError;
 
-use crate::harness::{E2eHarness, alone, block_on, case};
+use crate::harness::{E2eHarness, alone, block_on, case, waiting_case};
 use crate::publishers::person;
 use crate::recording_probe::RecordingProbe;
 
@@ -33,7 +33,7 @@ pub fn cases() -> Vec<Trial> {
         case("rtmp::refused", |harness| async move { refused(&harness).await }),
         case("rtmp::the_last_one_is_removed", |harness| async move { last_removed(&harness).await }),
         case("rtmp::a_server_that_dies_and_hangs", |harness| async move { faults(&harness).await }),
-        case("rtmp::servers_that_never_come_back", |harness| async move { given_up(&harness).await }),
+        waiting_case("rtmp::servers_that_never_come_back", |harness| async move { given_up(&harness).await }),
         alone("rtmp::no_key_is_told", || block_on(secrets())),
         alone("rtmp::over_tls", || block_on(over_tls())),
     ]
