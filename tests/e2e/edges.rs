@@ -479,3 +479,17 @@ pub fn in_place(probe: &RecordingProbe, what: &str, marks: &[f64], pauses: &[(f6
     ensure!(present == wanted.len(), "{what} of {}: wanted {wanted:.2?}, found {marks:.2?}", probe.name());
     Ok(())
 }
+
+/// All beeps stand on the seconds of one clock, and no two of them are further apart than a pause makes them.
+pub fn without_what_was_not_said(probe: &RecordingProbe, who: &str, beeps: &[f64]) -> Result<()> {
+    let apart: Vec<f64> = beeps.windows(2).map(|pair| pair[1] - pair[0]).collect();
+    let pauses: Vec<(f64, f64)> =
+        beeps.windows(2).filter(|pair| pair[1] - pair[0] > 1.5).map(|pair| (pair[0] + 0.5, pair[1] - 0.5)).collect();
+    in_place(probe, &format!("beeps of {who}"), beeps, &pauses)?;
+    let longest = apart.iter().fold(0.0, |longest: f64, apart| longest.max(*apart));
+    ensure!(longest < 6.2, "{who} in {} is not heard for {longest:.1} s: {beeps:.2?}", probe.name());
+    // Pauses of 0.25 to 5 s leave out at most 10 beeps.
+    let missing = apart.iter().map(|apart| (apart.round() as usize).saturating_sub(1)).sum::<usize>();
+    ensure!(missing <= 10, "{missing} beeps of {who} are missing in {}: {beeps:.2?}", probe.name());
+    Ok(())
+}
