@@ -3,6 +3,7 @@
 //! The harness is our own (libtest-mimic), because servers shared by all cases must be ended when the last case is over;
 //! names filter as with any test: `cargo test --workspace --test e2e -- track`.
 //! Cases that need the same room share one run of it (`shared_recordings`, `codecs`), so that recordings run side by side.
+//! `--test-threads` is how many cases record at a time (2); cases that only wait are not counted.
 
 mod harness;
 mod recording_probe;

@@ -244,7 +244,8 @@ async fn speech(harness: Arc<E2eHarness>) -> Result<()> {
     }
     let heard = spillway_tests::analyser::sound::heard_seconds(&dtx.path)?;
     let took = dtx.at(stopped);
-    ensure!((-0.02..0.5).contains(&(heard - took)), "{heard:.2} s are heard of {took:.2} s");
+    // It is the last of four that are stopped.
+    ensure!((-0.02..1.0).contains(&(heard - took)), "{heard:.2} s are heard of {took:.2} s");
     // Two beeps in each sentence, both where they are heard although they came at once.
     let beeps: Vec<f64> = room.beeps("p3")?.iter().map(|beep| beep.at).collect();
     without_what_was_not_said(room, "p3", &beeps)?;
