@@ -135,7 +135,7 @@ async fn everything(harness: &E2eHarness) -> Result<()> {
     ended(&info, &["FINISHED", "FAILED", "FINISHED"])?;
 
     let stream = seen(watched, 5)?;
-    stream.is_h264("Main", 640, 360)?;
+    stream.is_streamed_h264("Main", 640, 360)?;
     stream.is_audio("aac", "44100", 2)?;
     stream.in_sync("p0")?;
     let mp4 = RecordingProbe::open(&info)?;

@@ -46,7 +46,6 @@ impl EgressLedger {
             limit_at: 0,
             notes: Vec::new(),
             notes_left_out: 0,
-            progress_sent_at: None,
         }
     }
 }

@@ -24,8 +24,6 @@ use crate::code::Code;
 
 /// Bound of the text in `details`, which people read.
 const MAX_NOTES: usize = 12;
-/// Between two updates about nothing but progress: livekit-server calls webhooks for each one.
-const PROGRESS_UPDATE_INTERVAL_NS: u64 = 60_000_000_000;
 
 /// One egress from acceptance to its terminal status. All times are Unix nanoseconds.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -44,9 +42,6 @@ pub struct EgressLedger {
     notes: Vec<String>,
     /// Notes beyond [`MAX_NOTES`].
     notes_left_out: u32,
-    /// When an update about progress was sent last.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    progress_sent_at: Option<i64>,
     /// As long as `info.file_results`.
     files: Vec<LedgerFile>,
     /// As long as `info.stream_results`, unless an older version wrote the ledger last.
@@ -105,7 +100,8 @@ impl EgressLedger {
 
     /// Whether the change is worth an update of its own.
     fn apply(&mut self, fact: Fact, at: i64) -> bool {
-        // What comes during ENDING goes out with the terminal update.
+        // What comes during ENDING goes out with the terminal update. Progress has no update of its own: livekit-server
+        // calls webhooks for each one (`egress_updated`), and livekit/egress sends none for it.
         let open = self.status() != EgressStatus::EgressEnding;
         match fact {
             Fact::Waiting(message) => {
@@ -131,7 +127,7 @@ impl EgressLedger {
                 {
                     file.size = signed(bytes);
                 }
-                self.is_progress_due(at)
+                false
             }
             Fact::Active { started_at } => self.begin(started_at),
             Fact::Ending(why) => self.end(why, at),
@@ -165,7 +161,7 @@ impl EgressLedger {
                     segments.size = signed(bytes);
                     segments.duration = signed(duration_ns);
                 }
-                self.is_progress_due(at)
+                false
             }
             Fact::SegmentsStored { index, playlist_location, live_location, started_at, ended_at } => {
                 if let Some(segments) = entry(&mut self.info.segment_results, index) {
@@ -187,7 +183,7 @@ impl EgressLedger {
                 if let Some(images) = entry(&mut self.info.image_results, index) {
                     images.image_count = signed(count);
                 }
-                self.is_progress_due(at)
+                false
             }
             Fact::ImagesStored { index, started_at, ended_at } => {
                 if let Some(images) = entry(&mut self.info.image_results, index) {
@@ -217,16 +213,6 @@ impl EgressLedger {
                 true
             }
         }
-    }
-
-    /// The first update comes a minute after the acceptance.
-    fn is_progress_due(&mut self, at: i64) -> bool {
-        let last = self.progress_sent_at.unwrap_or(self.info.started_at);
-        let due = self.status() == EgressStatus::EgressActive && at.abs_diff(last) >= PROGRESS_UPDATE_INTERVAL_NS;
-        if due {
-            self.progress_sent_at = Some(at);
-        }
-        due
     }
 
     fn begin(&mut self, started_at: i64) -> bool {
