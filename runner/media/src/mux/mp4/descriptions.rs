@@ -253,7 +253,7 @@ mod tests {
         let mut descriptions = VideoDescriptions::new(Codec::H264, (320, 180));
         assert_eq!(descriptions.follow(true, &[SPS[0], PPS[0], IDR]), Some(0));
         for n in 0..200u8 {
-            let long = [&SPS[1][..], &[n; 1 << 16]].concat();
+            let long = [SPS[1], &[n; 1 << 16]].concat();
             assert_eq!(descriptions.follow(true, &[&long, PPS[0], IDR]), Some(0));
         }
         assert_eq!(counts(&descriptions), [2]);
