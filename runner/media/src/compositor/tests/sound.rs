@@ -56,7 +56,7 @@ fn the_encoders_delay_is_taken_out() {
 }
 
 /// A word each second that begins with a beep, in a room that is not quite silent, and what DTX sends between them.
-fn words(update: impl Fn(u8) -> Option<Vec<u8>>) -> Vec<(u64, bool, Bytes)> {
+fn speech(update: impl Fn(u8) -> Option<Vec<u8>>) -> Vec<(u64, bool, Bytes)> {
     let (second, rate) = (50, 48_000);
     let raw = (0..4 * second).map(|number| {
         (number * 960..(number + 1) * 960)
@@ -101,10 +101,10 @@ fn packets_of_dtx_do_not_lower_the_next_word() {
             // The second and the third word, and where the decoder might invent something.
             [peak(47_500, 51_000), peak(95_500, 99_000), peak(60_000, 90_000)]
         };
-    let plain = loudest(&words(|_| None));
+    let plain = loudest(&speech(|_| None));
     assert!(plain[0] > 0.12 && plain[1] > 0.12, "{plain:?}");
     for update in [|toc: u8| vec![toc & 0xfc], |toc: u8| vec![toc & 0xfc | 3, 1], |toc: u8| vec![toc & 0xfc | 2, 0]] {
-        let with = loudest(&words(|toc| Some(update(toc))));
+        let with = loudest(&speech(|toc| Some(update(toc))));
         assert_eq!(with, plain);
     }
 }
