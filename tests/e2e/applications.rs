@@ -23,10 +23,7 @@ pub fn cases() -> Vec<Trial> {
     vec![
         application("applications::h264", "h264", (960, 540)),
         application("applications::vp8", "vp8", (960, 540)),
-        unless(
-            open("pictures of a copied VP9 SVC are 110 ms late"),
-            application("applications::vp9", "vp9", (640, 360)),
-        ),
+        application("applications::vp9", "vp9", (640, 360)),
         unless(open("Chromium refuses the copied AV1 SVC"), application("applications::av1", "av1", (640, 360))),
         case("applications::a_screen_at_one_picture_a_second", slow_screen),
     ]

@@ -1,11 +1,11 @@
 //! Every video frame of a recording: where each person's tile is, whether it flashes, and which frame of the clip it
 //! shows.
 
-use std::io::Read;
+use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, anyhow, ensure};
 
 use super::{probe, stream};
 use crate::assets::{PEOPLE, TestPerson};
@@ -161,26 +161,31 @@ pub fn analyse(file: &Path) -> Result<DecodedVideo> {
     let (full_width, full_height) = (side("width"), side("height"));
     ensure!(full_width > 0 && full_height > 0, "{}: a picture without size", file.display());
     let height = ((WIDTH as u64 * full_height / full_width) as usize).next_multiple_of(2);
-    let times = times(file)?;
 
+    // `showinfo` tells the time of each picture: of a packet with several layers a decoder gives several, and for one whose
+    // references are missing none.
     let mut decoder = Command::new("ffmpeg")
-        .args(["-v", "error", "-nostdin", "-i"])
+        .args(["-hide_banner", "-nostats", "-v", "info", "-nostdin", "-copyts", "-i"])
         .arg(file)
         .args(["-map", "0:v:0", "-vsync", "passthrough", "-enc_time_base", "-1", "-vf"])
-        .arg(format!("scale={WIDTH}:{height}:flags=area"))
+        .arg(format!("scale={WIDTH}:{height}:flags=area,showinfo=checksum=0"))
         .args(["-pix_fmt", "yuv420p", "-f", "rawvideo", "-"])
         .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
         .spawn()
         .context("start ffmpeg")?;
     let mut stdout = decoder.stdout.take().expect("asked for above");
+    let stderr = decoder.stderr.take().expect("asked for above");
+    let told = std::thread::spawn(move || picture_times(BufReader::new(stderr)));
     let mut canvas = GrayFrame { bytes: vec![0; WIDTH * height * 3 / 2], height };
     let mut all = Vec::new();
     while read_whole(&mut stdout, &mut canvas.bytes)? {
-        // What a decoder gives beyond the packets that were listed lies after the last of them.
-        let at = times.get(all.len()).copied().unwrap_or_else(|| times.last().copied().unwrap_or(0.0));
-        all.push(DecodedFrame { at, luma: canvas.luma(), people: PEOPLE.map(|person| canvas.find_tile(person)) });
+        all.push(DecodedFrame { at: 0.0, luma: canvas.luma(), people: PEOPLE.map(|person| canvas.find_tile(person)) });
     }
     decoder.wait().context("wait for ffmpeg")?;
+    let times = told.join().map_err(|_| anyhow!("the times of {} were not read", file.display()))?;
+    ensure!(times.len() == all.len(), "{}: {} pictures at {} times", file.display(), all.len(), times.len());
+    all.iter_mut().zip(times).for_each(|(frame, at)| frame.at = at);
     Ok(DecodedVideo { size: (full_width as u32, full_height as u32), all })
 }
 
@@ -196,22 +201,19 @@ fn read_whole(from: &mut impl Read, into: &mut [u8]) -> Result<bool> {
     Ok(true)
 }
 
-/// Presentation times of the video's packets that are shown, ascending.
-fn times(file: &Path) -> Result<Vec<f64>> {
-    let out = Command::new("ffprobe")
-        .args(["-v", "error", "-select_streams", "v:0", "-show_entries", "packet=pts_time,flags", "-of", "csv=p=0"])
-        .arg(file)
-        .output()
-        .context("start ffprobe")?;
-    let text = String::from_utf8_lossy(&out.stdout);
-    let mut times: Vec<f64> = text
-        .lines()
-        .filter_map(|line| line.split_once(','))
-        .filter(|(_, flags)| !flags.contains('D'))
-        .filter_map(|(time, _)| time.parse().ok())
-        .collect();
-    times.sort_by(f64::total_cmp);
-    Ok(times)
+/// Presentation times in seconds that ffmpeg's `showinfo` tells. Its errors are passed on.
+fn picture_times(told: impl BufRead) -> Vec<f64> {
+    let mut times = Vec::new();
+    for line in told.lines().map_while(Result::ok) {
+        let is_told = line.starts_with("[Parsed_showinfo");
+        let time = line.split_once("pts_time:").and_then(|(_, rest)| rest.split_whitespace().next()?.parse().ok());
+        match time {
+            Some(time) if is_told => times.push(time),
+            _ if line.contains("rror") => eprintln!("{line}"),
+            _ => {}
+        }
+    }
+    times
 }
 
 /// An I420 frame of [`WIDTH`].
