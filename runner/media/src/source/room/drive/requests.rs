@@ -71,12 +71,12 @@ impl RoomDriver {
 
     /// A new subscription begins with the layer that its place needs: a room of 25 would begin with 25 large key frames
     /// else. What is copied begins with the best one. livekit-server keeps settings that come before their subscription
-    /// (`SubscriptionManager`).
-    async fn expect_layer(&self, sid: &str) {
+    /// (`SubscriptionManager`). `pictures`: how many are subscribed, this one too.
+    async fn expect_layer(&self, sid: &str, pictures: usize) {
         let Some(is_screen) = self.model.picture(sid) else { return };
         let demand = match self.expected {
             Some(expected) => {
-                let size = expected_tile(expected.arrangement, expected.size, self.model.pictures(), is_screen);
+                let size = expected_tile(expected.arrangement, expected.size, pictures, is_screen);
                 size.map_or(UNSEEN, |Size { width, height }| TrackDemand::Size { width, height })
             }
             None if self.wants_best => TrackDemand::Best,
@@ -123,8 +123,9 @@ impl RoomDriver {
         }
         if !subscribe.is_empty() {
             debug!(?subscribe, "subscribing");
+            let pictures = self.model.pictures();
             for sid in &subscribe {
-                self.expect_layer(sid).await;
+                self.expect_layer(sid, pictures).await;
             }
             let request =
                 UpdateSubscription { track_sids: subscribe, subscribe: true, ..UpdateSubscription::default() };

@@ -56,7 +56,8 @@ impl RoomModel {
                     }
                     continue;
                 }
-                let chosen = Chosen { identity: participant.identity.clone(), origin: origin(track), side };
+                let (identity, is_picture) = (participant.identity.clone(), kind == TrackType::Video);
+                let chosen = Chosen { identity, origin: origin(track), side, is_picture };
                 found.push((track.sid.clone(), chosen));
             }
         }
