@@ -420,7 +420,7 @@ impl TrackPlacement {
             let Some(known) = self.tracks.get(&stream.track) else { continue };
             if let Some(unit) = stream.first_unplaced() {
                 // Not placed yet, and its place is not far before its arrival.
-                complete = complete.min(session(unit.at.saturating_sub(MARGIN)));
+                complete = complete.min(session(unit.awaited_since.saturating_sub(MARGIN)));
             }
             let is_here = known.joined.is_some() && !known.absent && !known.paused;
             let waited_for = is_here && (known.interval as u64) < REGULAR;

@@ -17,6 +17,9 @@ pub(super) struct WholeFrame {
     pub(super) rtp: RtpTime,
     /// Arrival of its earliest packet.
     pub(super) at: SourceTime,
+    /// Nothing is complete beyond this moment before the frame has its place: its arrival, or that of the first frame of a lower
+    /// layer that it stands for.
+    pub(super) awaited_since: SourceTime,
     pub(super) key: bool,
     pub(super) size: Option<(u32, u32)>,
     pub(super) data: Bytes,
@@ -209,13 +212,14 @@ impl StreamReceiver {
             self.prefix.split().freeze()
         };
         let at = packets.iter().map(|packet| packet.at).min().unwrap_or(first.at);
-        let frame = WholeFrame { rtp: first.rtp, at, key, size, data };
+        let mut frame = WholeFrame { rtp: first.rtp, at, awaited_since: at, key, size, data };
         if let Some(gate) = &mut self.gate {
             if !gate.passes(form.codec, key, size, now) {
                 self.lower.push_back(frame);
                 return None;
             }
             self.gate = None;
+            frame.awaited_since = self.lower.front().map_or(at, |first| first.at.min(at));
             self.lower.clear();
         }
         Some(StreamOutput::Unit(frame))

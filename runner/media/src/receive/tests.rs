@@ -259,32 +259,32 @@ fn layer(n: u64, size: Option<(u16, u16)>) -> RoomEvent {
     packet(VIDEO, 1000 + n, n * 3600, true, VP8, payload)
 }
 
-/// A camera of 1280×720 for four seconds, and its sound: key frames of these sizes at these numbers.
-fn layers(copied: bool, keys: &[(u64, (u16, u16))]) -> Vec<TimelineEvent> {
+/// So many pictures of a camera of 1280×720, and its sound: key frames of these sizes at these numbers.
+fn layers(copied: bool, keys: &[(u64, (u16, u16))], count: u64) -> Vec<TimelineEvent> {
     let copied: &[Codec] = if copied { &[Codec::Vp8] } else { &[] };
     let mut receiver = TrackReceiver::new(options()).best_layer_of(copied);
     let video = Publication { size: (1280, 720), ..publication("TR_v", TrackSource::Camera) };
     receiver.push(RoomEvent::Opened { stream: VIDEO, publication: video }, ms(0));
     receiver
         .push(RoomEvent::Opened { stream: SOUND, publication: publication("TR_a", TrackSource::Microphone) }, ms(0));
-    for n in 0..100 {
+    for n in 0..count {
         let size = keys.iter().find(|(number, _)| *number == n).map(|(_, size)| *size);
         receiver.push(layer(n, size), ms(n * 40));
         receiver.push(sound(2 * n), ms(n * 40));
         receiver.push(sound(2 * n + 1), ms(n * 40 + 20));
         receiver.tick(ms(n * 40));
     }
-    receiver.finish(ms(4000));
+    receiver.finish(ms(count * 40));
     taken(&mut receiver)
 }
 
 #[test]
 fn a_copied_picture_begins_in_its_best_layer_if_that_comes_soon() {
     let climb = [(0, (320, 180)), (10, (640, 360)), (20, (1280, 720))];
-    assert_eq!(pictures(&layers(true, &climb)), (20..100).collect::<Vec<_>>());
-    assert_eq!(pictures(&layers(false, &climb)), (0..100).collect::<Vec<_>>(), "a composed one does not wait");
+    assert_eq!(pictures(&layers(true, &climb, 100)), (20..100).collect::<Vec<_>>());
+    assert_eq!(pictures(&layers(false, &climb, 100)), (0..100).collect::<Vec<_>>(), "a composed one does not wait");
     // What comes later is a change of size; nothing is lost, and nothing is placed behind the watermark.
-    let timed = layers(true, &[(0, (320, 180)), (80, (1280, 720))]);
+    let timed = layers(true, &[(0, (320, 180)), (80, (1280, 720))], 100);
     assert_eq!(pictures(&timed), (0..100).collect::<Vec<_>>());
     let mut complete = MediaTime::ZERO;
     for event in &timed {
@@ -294,6 +294,18 @@ fn a_copied_picture_begins_in_its_best_layer_if_that_comes_soon() {
             _ => {}
         }
     }
+}
+
+/// A recording that waits 5 s for its first picture is told nothing beyond that before the picture has come: it was there, and
+/// waited for its best layer.
+#[test]
+fn the_watermark_waits_for_a_picture_that_waits_for_its_best_layer() {
+    let timed = layers(true, &[(85, (320, 180)), (130, (1280, 720))], 150);
+    assert_eq!(pictures(&timed), (130..150).collect::<Vec<_>>());
+    let first =
+        timed.iter().position(|event| matches!(event, TimelineEvent::Frame(frame) if frame.track == TrackId(1)));
+    let complete = watermark(&timed[..first.unwrap()]);
+    assert!(complete.is_some_and(|at| at <= MediaTime::from_ns(3_400_000_000)), "{complete:?}");
 }
 
 #[test]
