@@ -393,6 +393,27 @@ fn b_frames_are_decoded_in_the_order_they_came_in_and_shown_in_their_own() {
     }
 }
 
+/// A hostile publisher. Before, each of its pictures was a B frame, and moved on by a millisecond.
+#[test]
+fn a_picture_whose_rtp_time_swings_for_ever_is_placed_by_its_arrival() {
+    let mut receiver = opened();
+    for n in 0..750 {
+        let shown = if n < 25 { n } else { 24 - n % 5 };
+        let mut payload = vec![0x10, if n == 0 { 0x10 } else { 0x11 }, 0x02, 0x00, 0x9d, 0x01, 0x2a, 0x80, 2, 0x68, 1];
+        payload.extend_from_slice(&(n as u32).to_be_bytes());
+        receiver.push(packet(VIDEO, 1000 + n, shown * 3600, true, VP8, payload), ms(n * 40));
+        receiver.push(sound(2 * n), ms(n * 40));
+        receiver.push(sound(2 * n + 1), ms(n * 40 + 20));
+        receiver.tick(ms(n * 40 + 20));
+    }
+    let timed = taken(&mut receiver);
+    let last = timed.iter().rev().find_map(|timed| match timed {
+        TimelineEvent::Frame(frame) if frame.track == TrackId(1) => Some(frame.at.ns()),
+        _ => None,
+    });
+    assert!(last.is_some_and(|at| at > 25_000_000_000), "{last:?} of 30 s");
+}
+
 #[test]
 fn a_muted_track_is_absent_until_it_speaks_again() {
     let mut receiver = opened();
