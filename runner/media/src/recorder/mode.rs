@@ -208,6 +208,20 @@ pub fn container(mode: &RecordingMode, plan: &EgressPlan, file: &FileOutput) -> 
     }
 }
 
+/// What the user is told of a file that is made in another container than its path asks for.
+pub fn container_note(mode: &RecordingMode, file: &FileOutput, made: Container) -> Option<String> {
+    let asked = Container::of_path(&file.path).filter(|asked| *asked != made)?;
+    let why = match mode {
+        RecordingMode::Track { track, .. } | RecordingMode::CopiedPicture { track, .. }
+            if passthrough::fits(track.codec, made) =>
+        {
+            format!(": {} is recorded as it was published", format!("{:?}", track.codec).to_uppercase())
+        }
+        _ => String::new(),
+    };
+    Some(format!("a file is made as {}, not as the {} of its path{why}", made.extension(), asked.extension()))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -402,6 +416,39 @@ mod tests {
             assert_eq!(is_copied, copied, "{codec:?} {mode:?}");
             let made: Vec<Container> = plan.files().map(|file| container(&mode, &plan, file)).collect();
             assert_eq!(made, containers, "{codec:?} {mode:?}");
+        }
+    }
+
+    #[test]
+    fn a_file_of_another_kind_than_its_path_asks_for_is_told() {
+        use Container::{Ivf, Mp4, Ogg, Webm};
+        let track = |codec| {
+            let survey = survey(&[joined(1, codec), frame(1, 5, codec.is_video().then_some((320, 180)))]);
+            survey.choose_mode(&plan(EgressKind::Track, VideoPlan::Copied, None)).expect("a mode")
+        };
+        let picture = RecordingMode::CopiedPicture {
+            track: match track(Codec::H264) {
+                RecordingMode::Track { track, .. } => track,
+                other => panic!("{other:?}"),
+            },
+            first: FileStart { at: MediaTime::ZERO, size: (320, 180) },
+        };
+        let vp8 = "a file is made as .webm, not as the .mp4 of its path: VP8 is recorded as it was published";
+        let h264 = "a file is made as .mp4, not as the .webm of its path: H264 is recorded as it was published";
+        for (mode, path, made, told) in [
+            (track(Codec::Vp8), "rec/{track_id}.mp4", Webm, Some(vp8)),
+            (track(Codec::Vp8), "a.webm", Webm, None),
+            (track(Codec::Vp8), "a.ivf", Ivf, None),
+            (track(Codec::Vp8), "rec/", Webm, None),
+            (track(Codec::H264), "a.webm", Mp4, Some(h264)),
+            (picture.clone(), "a.webm", Mp4, Some(h264)),
+            (picture, "a.mp4", Ogg, Some("a file is made as .ogg, not as the .mp4 of its path")),
+            (RecordingMode::Composed, "a.webm", Mp4, Some("a file is made as .mp4, not as the .webm of its path")),
+            (RecordingMode::Composed, "a.mov", Mp4, None),
+        ] {
+            let (path, manifest, stored) = (path.to_owned(), false, false);
+            let file = FileOutput { container: None, audio: None, path, manifest, stored };
+            assert_eq!(container_note(&mode, &file, made).as_deref(), told, "{file:?} {mode:?}");
         }
     }
 

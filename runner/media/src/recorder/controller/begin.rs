@@ -1,7 +1,7 @@
 //! What begins: the room is joined, files are asked for as soon as enough is known, opened, and followed by others when
 //! the codec changes. Part of the controller, on its thread.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::mpsc::Sender;
 use std::time::Duration;
@@ -72,9 +72,10 @@ impl RecorderController {
         {
             debug!(?mode, "chosen");
             let plan = &self.start.plan;
-            let mut asked = BTreeMap::new();
+            let (mut asked, mut notes) = (BTreeMap::new(), BTreeSet::new());
             for (output, file) in (0..).zip(plan.files()).filter(|(output, _)| !self.ended_outputs.contains(output)) {
                 let container = mode::container(&mode, plan, file);
+                notes.extend(mode::container_note(&mode, file, container));
                 // The first file of an output has its number.
                 let number = if self.recorder_count == 0 { output } else { self.next_number };
                 self.next_number += u32::from(self.recorder_count > 0);
@@ -88,6 +89,7 @@ impl RecorderController {
                 let (file, output, container) = (*number, Some(*output), *container);
                 self.send(MediaEvent::Opening { file, output, container, facts: facts.clone() });
             }
+            notes.into_iter().for_each(|message| self.send(MediaEvent::Noted { message }));
             self.opening = Some(OpeningFiles { mode, facts, asked });
             // Without files nothing is waited for.
             return self.begin_if_answered();
