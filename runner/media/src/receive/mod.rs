@@ -16,4 +16,4 @@ pub mod event;
 
 pub use self::placement::ReceiveOptions;
 pub use self::stats::TrackStats;
-pub use self::track_receiver::TrackReceiver;
+pub use self::track_receiver::{EmptyStart, TrackReceiver};

@@ -189,7 +189,7 @@ fn a_room_in_which_everything_is_muted_begins_after_five_seconds() {
     let publish = |receiver: &mut TrackReceiver, at| {
         receiver.push(RoomEvent::Published { sid: "TR_v".to_owned(), video: true, muted: true }, at);
     };
-    let mut receiver = TrackReceiver::new(options()).begins_without_media(true);
+    let mut receiver = TrackReceiver::new(options()).begins_without_media(EmptyStart::Always);
     publish(&mut receiver, ms(1000));
     receiver.push(RoomEvent::Left { sid: "TR_v".to_owned() }, ms(3000));
     publish(&mut receiver, ms(4000));
@@ -202,6 +202,27 @@ fn a_room_in_which_everything_is_muted_begins_after_five_seconds() {
     let (sid, at) = ("TR_v".to_owned(), MediaTime::ZERO);
     assert_eq!(timed[0], TimelineEvent::Published { sid, video: true, muted: true, at });
     assert_eq!(watermark(&timed), Some(MediaTime::from_ns(5_050_000_000)));
+}
+
+#[test]
+fn named_tracks_begin_when_all_are_muted_for_five_seconds() {
+    let mut receiver = TrackReceiver::new(options()).begins_without_media(EmptyStart::Muted);
+    for (sid, video, muted) in [("TR_v", true, true), ("TR_a", false, false)] {
+        receiver.push(RoomEvent::Published { sid: sid.to_owned(), video, muted }, ms(1000));
+    }
+    receiver.tick(ms(9000));
+    assert_eq!(receiver.origin(), None, "a sound that is not muted is waited for");
+    receiver.push(RoomEvent::Muted { sid: "TR_a".to_owned(), muted: true }, ms(9500));
+    receiver.tick(ms(14_490));
+    assert_eq!(receiver.origin(), None);
+    receiver.tick(ms(14_500));
+    assert_eq!(receiver.origin(), Some(ms(9500)));
+    let published: Vec<TimelineEvent> = taken(&mut receiver);
+    let told = |sid: &str, video| {
+        let (sid, muted, at) = (sid.to_owned(), true, MediaTime::ZERO);
+        TimelineEvent::Published { sid, video, muted, at }
+    };
+    assert_eq!(published[..2], [told("TR_a", false), told("TR_v", true)]);
 }
 
 #[test]

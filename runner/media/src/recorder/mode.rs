@@ -143,8 +143,14 @@ impl TrackSurvey {
                 }
             }
             spillway_plan::EgressKind::TrackComposite | spillway_plan::EgressKind::Participant => {
-                facts.video_track_id = of(true).map(|track| track.sid.clone()).next().unwrap_or_default();
-                facts.audio_track_id = of(false).map(|track| track.sid.clone()).next().unwrap_or_default();
+                // What is muted has not joined; its sid is in the request.
+                let (audio, video) = match &plan.source {
+                    Source::Tracks { audio, video } => (audio.clone(), video.clone()),
+                    _ => (None, None),
+                };
+                let sid = |is_video| of(is_video).next().map(|track| track.sid.clone());
+                facts.video_track_id = sid(true).or(video).unwrap_or_default();
+                facts.audio_track_id = sid(false).or(audio).unwrap_or_default();
             }
         }
         // The publisher of the picture names the file.
@@ -378,6 +384,16 @@ mod tests {
             assert_eq!(survey.choose_mode(&plan), Some(RecordingMode::Composed));
             assert_eq!(survey.facts(&plan).publisher_identity, "ann");
         }
+    }
+
+    #[test]
+    fn named_tracks_that_are_muted_are_named_by_the_request() {
+        let source = Source::Tracks { audio: Some("TR_1".into()), video: Some("TR_2".into()) };
+        let plan = EgressPlan { source, ..plan(EgressKind::TrackComposite, if_possible(), Some(Container::Mp4)) };
+        let survey = survey(&[published(true), complete_to(5000)]);
+        assert_eq!(survey.choose_mode(&plan), Some(RecordingMode::Composed));
+        let facts = survey.facts(&plan);
+        assert_eq!((facts.video_track_id.as_str(), facts.audio_track_id.as_str()), ("TR_2", "TR_1"));
     }
 
     #[test]

@@ -13,6 +13,7 @@ use tracing::debug;
 use super::end::ORPHAN_DRAIN_TIMEOUT;
 use super::{CONTINUE, Flow, RecorderController, failed};
 use crate::output::{Fanout, FileTakerOptions};
+use crate::receive::EmptyStart;
 use crate::recorder::formats::{canvas, expected_pictures, file_streams, inputs, is_watched, join_waits};
 use crate::recorder::input::RecorderInput;
 use crate::recorder::mode::{self, TrackSurvey};
@@ -39,7 +40,13 @@ impl RecorderController {
         options.want_video = plan.picture.is_some();
         options.want_audio = plan.sound.is_some();
         options.begins_muted = matches!(plan.picture, Some(VideoPlan::Copied));
-        options.begins_without_media = matches!(plan.source, Source::Room | Source::Participant { .. });
+        options.begins_without_media = match &plan.source {
+            _ if options.begins_muted => EmptyStart::Never,
+            Source::Room | Source::Participant { .. } => EmptyStart::Always,
+            // Without what the request names there is no recording.
+            Source::Tracks { .. } | Source::Media { .. } => EmptyStart::Muted,
+            Source::Track { .. } => EmptyStart::Never,
+        };
         options.best_layer_of = mode::copied_codecs(plan);
         let (reorder, late) = join_waits(plan, &self.start.settings);
         options.reorder = reorder;
