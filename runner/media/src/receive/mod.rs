@@ -8,6 +8,7 @@ mod track_receiver;
 mod placement;
 mod stream;
 mod layer_gate;
+mod key_requests;
 mod reorder;
 mod depacketize;
 mod timeline;

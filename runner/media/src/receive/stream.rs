@@ -7,6 +7,7 @@ use bytes::{Bytes, BytesMut};
 
 use super::depacketize::{self, UnitKind};
 use super::event::{PayloadFormat, SourceTime};
+use super::key_requests::KeyRequests;
 use super::layer_gate::LayerGate;
 use super::reorder::{Packet, Reorder, ReorderOutput};
 use crate::track::TrackId;
@@ -49,7 +50,7 @@ pub(super) struct StreamReceiver {
     pub(super) had_key: bool,
     /// Its last key frame was too large.
     pub(super) too_large: bool,
-    pub(super) asked: Option<SourceTime>,
+    pub(super) key_requests: KeyRequests,
     prefix: BytesMut,
     /// Of a picture that is copied: where a better layer is worth waiting for.
     best: Option<LayerGate>,
@@ -75,7 +76,7 @@ impl StreamReceiver {
             torn: false,
             had_key: false,
             too_large: false,
-            asked: None,
+            key_requests: KeyRequests::default(),
             prefix: BytesMut::new(),
             gate: best.clone(),
             best,
@@ -113,6 +114,7 @@ impl StreamReceiver {
         if self.sends_video() {
             // Far in the future of "since": the wait begins with the first frame that comes.
             self.key_needed_since = Some(SourceTime::MAX);
+            self.key_requests.restart();
             if self.lower.is_empty() {
                 self.gate = self.best.as_ref().map(LayerGate::after_pause);
             }
@@ -198,6 +200,7 @@ impl StreamReceiver {
         };
         if key {
             self.key_needed_since = None;
+            self.key_requests.restart();
             self.torn = false;
             self.too_large = false;
         } else if let Some(since) = self.key_needed_since {

@@ -346,6 +346,31 @@ fn no_key_frame_is_asked_of_a_picture_that_is_paused() {
     assert!(asked(&mut receiver, 500, 520) > 0, "it is to come again");
 }
 
+/// Before, a publisher that answers no request was asked twice a second, and one that is gone as well.
+#[test]
+fn key_frames_are_asked_for_ever_more_seldom() {
+    let mut receiver = opened();
+    let mut sent = 0;
+    let mut asked = |from: u64, to: u64, is_sending: bool| {
+        let mut asked = vec![];
+        for n in from..to {
+            if is_sending {
+                let delta = vec![0x10, 0x11, 0x02, 0x00, 0x9d, 0x01, 0x2a, 0, 0, 0, 0, 7];
+                receiver.push(packet(VIDEO, 1000 + sent, n * 3600, true, VP8, delta), ms(n * 40));
+                sent += 1;
+            }
+            receiver.tick(ms(n * 40));
+            if !receiver.keyframes_wanted().is_empty() {
+                asked.push(n * 40);
+            }
+        }
+        asked
+    };
+    assert_eq!(asked(0, 375, true), [320, 840, 1840, 3840, 7840, 11_840]);
+    assert_eq!(asked(375, 5000, false), [15_840, 19_840, 23_840, 27_840]);
+    assert_eq!(asked(5000, 5001, true), [200_000]);
+}
+
 #[test]
 fn a_picture_that_says_it_is_huge_is_left_out_and_said_once() {
     let mut receiver = opened();

@@ -86,6 +86,7 @@ impl TrackReceiver {
             RoomEvent::Packet { stream: ssrc, seq, rtp, marker, form, payload } => {
                 let Some(stream) = self.streams.get_mut(&ssrc) else { return };
                 if !payload.is_empty() {
+                    stream.key_requests.packet();
                     self.placement.begin(at, &self.published);
                     if stream.form != Some(form) {
                         self.placement.change_format(ssrc, stream, form, at);
