@@ -226,6 +226,18 @@ fn named_tracks_begin_when_all_are_muted_for_five_seconds() {
 }
 
 #[test]
+fn a_publication_has_come_with_its_first_packet() {
+    let mut receiver = opened();
+    assert!(!receiver.has_come("TR_v"));
+    receiver.push(layer(0, None), ms(0));
+    assert!(receiver.has_come("TR_v") && !receiver.has_come("TR_a"));
+    receiver.push(RoomEvent::Closed { stream: VIDEO }, ms(10));
+    let again = publication("TR_w", TrackSource::Camera);
+    receiver.push(RoomEvent::Opened { stream: Ssrc::new(33), publication: again }, ms(20));
+    assert!(!receiver.has_come("TR_w") && !receiver.has_come("TR_v"));
+}
+
+#[test]
 fn subscriptions_are_said_before_their_first_frame() {
     let mut receiver = TrackReceiver::new(options());
     let published = |sid: &str, video, muted| RoomEvent::Published { sid: sid.to_owned(), video, muted };

@@ -226,6 +226,14 @@ impl TrackReceiver {
         self.placement.tracks.get(&track).map(|known| &known.publication)
     }
 
+    /// Whether a packet has come of the open streams of this publication.
+    pub fn has_come(&self, sid: &str) -> bool {
+        let is_of = |stream: &StreamReceiver| {
+            self.publication_of(stream.track).is_some_and(|publication| publication.sid == sid)
+        };
+        self.streams.values().any(|stream| stream.reorder.counts().packets > 0 && is_of(stream))
+    }
+
     /// Numbers of every track that was ever opened.
     pub fn stats(&self) -> Vec<TrackStats> {
         let tracks = self.placement.tracks.iter();

@@ -4,6 +4,7 @@
 mod choice;
 mod media;
 mod presence;
+mod undelivered;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -108,6 +109,12 @@ struct Participant {
     /// Number of LiveKit's `ParticipantInfo.Kind`.
     kind: i32,
     tracks: BTreeMap<String, TrackInfo>,
+}
+
+impl Participant {
+    fn is_agent(&self) -> bool {
+        self.kind == i32::from(participant_info::Kind::Agent)
+    }
 }
 
 impl RoomModel {
@@ -258,7 +265,7 @@ impl RoomModel {
         Some(Publication {
             sid: sid.to_owned(),
             identity: participant.identity.clone(),
-            agent: participant.kind == i32::from(participant_info::Kind::Agent),
+            agent: participant.is_agent(),
             side: self.chosen.get(sid).map(|chosen| chosen.side).unwrap_or_default(),
             origin: origin(track),
             size: (track.width, track.height),

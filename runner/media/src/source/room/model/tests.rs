@@ -100,6 +100,35 @@ fn a_picture_does_not_come_back_as_a_sound() {
 }
 
 #[test]
+fn a_named_picture_of_which_nothing_comes_ends_what_has_not_begun() {
+    let tracks = [camera("TR_1"), microphone("TR_2")];
+    let waited = Duration::from_secs(30);
+    let of = |source: Source, kind| {
+        let mut model = model(source);
+        let ann = ParticipantInfo { kind, ..participant("PA_ann", 1, &tracks) };
+        model.joined(&me(), &[ann], ms(0));
+        model
+    };
+    let (standard, agent) = (participant_info::Kind::Standard.into(), participant_info::Kind::Agent.into());
+    let named = || Source::Tracks { audio: Some("TR_2".to_owned()), video: Some("TR_1".to_owned()) };
+    let model = of(named(), standard);
+    assert!(model.sends_at_once("TR_1") && model.sends_at_once("TR_2") && !model.sends_at_once("TR_9"));
+    let message = "no video has come of track TR_1 of ann for 30 s".to_owned();
+    let failed = MediaEndReason::Failed { code: "unavailable".to_owned(), message };
+    assert_eq!(over(&model.given_up("TR_1", waited, false)), Some(&failed));
+    assert_eq!((model.given_up("TR_1", waited, true), model.given_up("TR_2", waited, false)), (vec![], vec![]));
+    let mut still = self::model(Source::Track { track_id: "TR_s".to_owned() });
+    let screen = track("TR_s", TrackType::Video, LkTrackSource::ScreenShare);
+    still.joined(&me(), &[participant("PA_ann", 1, &[screen])], ms(0));
+    assert!(still.sends_at_once("TR_s") && still.given_up("TR_s", waited, false).is_empty(), "it may stand still");
+    let of_agent = of(named(), agent);
+    assert!(of_agent.sends_at_once("TR_1") && !of_agent.sends_at_once("TR_2"), "it may never speak");
+    let room = of(Source::Room, standard);
+    assert!(room.sends_at_once("TR_1") && !room.sends_at_once("TR_2"));
+    assert_eq!(room.given_up("TR_1", waited, false), vec![]);
+}
+
+#[test]
 fn a_room_takes_every_track_also_late_ones_and_never_ends_by_itself() {
     let mut model = model(Source::Room);
     let changes = model.joined(&me(), &[participant("PA_a", 1, &[camera("TR_1")])], ms(0));
