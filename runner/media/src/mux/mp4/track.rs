@@ -273,7 +273,7 @@ impl Mp4Track {
         if self.lasts_to > at { self.lasts_to } else { at + self.usual() }
     }
 
-    /// Duration of a sample that none follows: a picture's is that of the one before.
+    /// Duration of a sample that none follows: a picture's is that of the one before, but no pause.
     fn usual(&self) -> u64 {
         match self.kind {
             Mp4TrackKind::Aac { .. } => aac::FRAME_SAMPLES,
@@ -282,11 +282,12 @@ impl Mp4Track {
                 let written = self.written.iter().rev().map(|sample| sample.at);
                 let mut times = self.waiting.iter().rev().map(|sample| sample.at).chain(written);
                 let (last, before) = (times.next(), times.next());
-                let unknown = u64::from(self.timescale) / 30;
+                let second = u64::from(self.timescale);
+                let unknown = second / 30;
                 // Times of decoding say little where they are not those of showing.
                 let is_reordered = self.offsets.iter().any(|(_, offset)| *offset != 0);
                 let least = if is_reordered { unknown } else { 1 };
-                last.zip(before).map_or(unknown, |(last, before)| last.saturating_sub(before).max(least))
+                last.zip(before).map_or(unknown, |(last, before)| last.saturating_sub(before).clamp(least, second))
             }
         }
     }

@@ -87,3 +87,19 @@ fn a_picture_may_stand_still_for_longer_than_a_duration_can_say() {
         assert_eq!(u64::from(number(&bytes, run + 16)), in_ticks.min(u64::from(u32::MAX)), "of the first fragment");
     }
 }
+
+/// A slide that changes just before the stop. Before, it was shown as long as the one before, ten minutes.
+#[test]
+fn the_last_picture_does_not_last_as_long_as_the_pause_before_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("a.mp4");
+    let file = SpoolFile::create(&path, Container::Mp4).unwrap();
+    let video = Mp4TrackKind::Video { codec: Codec::H264, size: (320, 180) };
+    let mut mp4 = Mp4::open(file, &[video], 1_000_000_000);
+    mp4.push(0, 0, true, &access_unit(true)).unwrap();
+    mp4.push(0, 600_000_000_000, false, &access_unit(false)).unwrap();
+    mp4.finish().unwrap();
+    let bytes = std::fs::read(&path).unwrap();
+    let media = last_box(&bytes, b"mdhd");
+    assert_eq!((number(media, 24), number(media, 28)), (0, 601 * 90_000));
+}
