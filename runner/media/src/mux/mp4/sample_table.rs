@@ -13,7 +13,7 @@ pub struct SampleTable {
     /// The pair that still grows.
     run: (u32, u64),
     sizes: Vec<u8>,
-    /// Numbers of those that are decodable by themselves, from 1.
+    /// Varints of those that are decodable by themselves, from 1.
     keys: Vec<u32>,
 }
 
@@ -61,7 +61,7 @@ impl SampleTable {
 
     /// Of each sample; the newest one ends at `end`.
     pub fn durations(&self, end: u64) -> impl Iterator<Item = u32> + '_ {
-        let mut closed = Numbers(&self.runs);
+        let mut closed = Varints(&self.runs);
         let closed = std::iter::from_fn(move || Some((closed.next()?, closed.next()?)));
         let open = [(u64::from(self.run.0), self.run.1)];
         let newest = self.last().map(|last| (1, end.saturating_sub(last)));
@@ -73,10 +73,10 @@ impl SampleTable {
 
     /// Bytes of each sample.
     pub fn sizes(&self) -> impl Iterator<Item = u32> + '_ {
-        Numbers(&self.sizes).map(|size| size as u32)
+        Varints(&self.sizes).map(|size| size as u32)
     }
 
-    /// Numbers of those that are decodable by themselves, from 1.
+    /// Varints of those that are decodable by themselves, from 1.
     pub fn keys(&self) -> &[u32] {
         &self.keys
     }
@@ -92,9 +92,9 @@ fn put(out: &mut Vec<u8>, mut number: u64) {
 }
 
 /// Reads what [`put`] wrote.
-struct Numbers<'a>(&'a [u8]);
+struct Varints<'a>(&'a [u8]);
 
-impl Iterator for Numbers<'_> {
+impl Iterator for Varints<'_> {
     type Item = u64;
 
     fn next(&mut self) -> Option<u64> {
