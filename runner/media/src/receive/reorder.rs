@@ -172,7 +172,10 @@ impl Reorder {
             if !padding && !headless {
                 break;
             }
-            if headless && let Some(until) = self.earlier_until(now) {
+            if headless
+                && !self.is_full()
+                && let Some(until) = self.earlier_until(now)
+            {
                 return ReorderOutput::WaitUntil(until);
             }
             if headless {
@@ -194,7 +197,7 @@ impl Reorder {
             self.released_any = true;
             return ReorderOutput::Frame(frame.into_values().filter(|packet| !packet.payload.is_empty()).collect());
         }
-        let is_full = self.waiting.len() > MOST_WAITING || self.bytes > MOST_BYTES;
+        let is_full = self.is_full();
         let Some((&beyond, _)) = self.waiting.range(self.seen_to..).next() else {
             if is_full {
                 let end = self.seen_to;
@@ -256,6 +259,11 @@ impl Reorder {
     fn earlier_until(&self, now: Duration) -> Option<Duration> {
         let until = self.began?.saturating_add(EARLIER_WAIT.min(self.reorder_wait));
         (!self.released_any && now < until).then_some(until)
+    }
+
+    /// No more may wait.
+    fn is_full(&self) -> bool {
+        self.waiting.len() > MOST_WAITING || self.bytes > MOST_BYTES
     }
 
     /// Packets before this one leave the buffer.
@@ -423,13 +431,19 @@ mod tests {
         }
         assert_eq!(given_up, 2);
         assert!(reorder.waiting.len() <= MOST_WAITING && reorder.held_bytes() <= 8 * MOST_WAITING);
-        // So is one whose packets are large.
+        // So is one whose packets are large, and what comes before any beginning.
         let mut reorder = Reorder::new(Duration::from_secs(2));
         let large: Bytes = vec![0; 60_000].into();
         for seq in 0..2000 {
-            reorder.put(Packet { payload: large.clone(), ..endless(seq) });
+            reorder.put(Packet { payload: large.clone(), starts: seq < 1000, ..endless(seq) });
             reorder.next(ms(0));
             assert!(reorder.held_bytes() <= MOST_BYTES + large.len());
+        }
+        let mut reorder = Reorder::new(Duration::from_secs(2));
+        for seq in 0..2 * MOST_WAITING as u64 {
+            reorder.put(Packet { starts: false, ..endless(seq) });
+            reorder.next(ms(0));
+            assert!(reorder.waiting.len() <= MOST_WAITING);
         }
     }
 
