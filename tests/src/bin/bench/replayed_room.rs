@@ -123,14 +123,15 @@ impl ReplayedTrack {
         ]
     }
 
-    /// Frames that are captured before `to`.
+    /// Frames that arrive before `to`.
     fn send(&mut self, to: SourceTime, events: &mut Vec<(SourceTime, RoomEvent)>) {
         loop {
             let frames = &self.clip.frames;
             let (round, index) = (self.next / frames.len() as u64, (self.next % frames.len() as u64) as usize);
             let frame = &frames[index];
             let at = self.clip.length * round as u32 + frame.at;
-            if at >= to {
+            let arrives = at + WAY + Duration::from_millis(self.next * 7919 % 9);
+            if arrives >= to {
                 return;
             }
             self.next += 1;
@@ -142,7 +143,6 @@ impl ReplayedTrack {
             let payloads = payloads(codec, &frame.data);
             let (clock_rate, channels) = if codec.is_video() { (90_000, 0) } else { (48_000, 2) };
             let form = PayloadFormat { codec, clock_rate, channels };
-            let arrives = at + WAY + Duration::from_millis(self.next * 7919 % 9);
             let last = payloads.len().saturating_sub(1);
             for (number, payload) in payloads.into_iter().enumerate() {
                 let (stream, rtp, marker) = (self.ssrc, rtp(at, clock_rate), codec.is_video() && number == last);
