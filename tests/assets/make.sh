@@ -24,8 +24,10 @@ video() {
   name=$1 who=$2 w=$3 h=$4 fps=$5 format=$6
   shift 6
   [ -s "$out/$name" ] && return
-  bits="bitand(trunc(N/pow(2,X-2)),1)"
-  parity="mod($(for b in 0 1 2 3 4 5 6 7 8 9 10 11; do printf 'bitand(trunc(N/%d),1)+' $((1 << b)); done)0,2)"
+  # Numbers are those of 30 pictures a second.
+  n="(N*$((30 / fps)))"
+  bits="bitand(trunc($n/pow(2,X-2)),1)"
+  parity="mod($(for b in 0 1 2 3 4 5 6 7 8 9 10 11; do printf 'bitand(trunc(%s/%d),1)+' "$n" $((1 << b)); done)0,2)"
   cells="if(eq(X,0),1,if(eq(X,1),0,if(lt(X,14),$bits,if(eq(X,14),$parity,0))))"
   ffmpeg -v error -nostdin -y -filter_complex "
     color=c=$(colour "$who"):s=${w}x${h}:r=$fps:d=$seconds,format=yuv420p,noise=c0s=3:c0f=t,
@@ -43,6 +45,15 @@ video() {
 h264() { video "$1" "$2" "$3" "$4" "$5" h264 -c:v libx264 -preset veryfast -tune zerolatency -profile:v baseline -bf 0 \
   -g "${7:-$(($5 / 2))}" -keyint_min "${7:-$(($5 / 2))}" -sc_threshold 0 -threads 1 -b:v "$6" -maxrate "$6" -bufsize "$6" -bsf:v h264_metadata=aud=insert; }
 
+# still NAME PARTICIPANT WIDTH HEIGHT: a camera in front of which nothing moves, every key frame the same.
+still() {
+  [ -s "$out/$1" ] && return
+  ffmpeg -v error -nostdin -y -f lavfi -i "color=c=$(colour "$2"):s=$3x$4:r=30:d=$seconds,format=yuv420p,drawgrid=w=iw/16:h=ih/9:c=gray" \
+    -c:v libx264 -preset veryfast -tune zerolatency -profile:v baseline -bf 0 -g 15 -keyint_min 15 -sc_threshold 0 -threads 1 -qp 24 \
+    -bsf:v h264_metadata=aud=insert -f h264 "$out/.part-$1"
+  keep "$1"
+}
+
 # audio NAME PARTICIPANT FORMAT SECONDS ENCODER... Nothing is advanced for an encoder's delay: what publishers send decodes late
 # by libopus' 312 samples too, and whoever records has to know it.
 audio() {
@@ -57,10 +68,12 @@ audio() {
 for who in p0 p1 p2 p3; do
   # The second round is the loop: an encoder that begins has no past, and a loop has.
   audio "$who.opus" "$who" ogg $((2 * seconds)) -c:a libopus -b:a 48k -ac 2 -frame_duration 20 -application audio
+  h264 "$who-180.h264" "$who" 320 180 30 200k
   h264 "$who-360.h264" "$who" 640 360 30 500k
   h264 "$who-720.h264" "$who" 1280 720 30 1500k
+  h264 "$who-720-15fps.h264" "$who" 1280 720 15 1000k
+  still "$who-720-still.h264" "$who" 1280 720
 done
-h264 p0-180.h264 p0 320 180 30 200k
 # A camera held upright, and one that sends a key frame each 3 s.
 h264 p0-360x640.h264 p0 360 640 30 500k
 h264 p0-360-sparse.h264 p0 640 360 30 500k 90

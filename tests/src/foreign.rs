@@ -6,13 +6,14 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use livekit_token::VideoGrants;
+use rustix::process::Signal;
 use serde::Serialize;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::assets::{cache, folder, npm_file};
 use crate::browser::HEADLESS;
-use crate::process::{Process, eventually, kill_marked, new_mark};
+use crate::process::{Process, eventually, kill_marked, new_mark, signal_marked};
 use crate::twirp::Api;
 
 const SCRIPT: &str = include_str!("../assets/publish.py");
@@ -214,6 +215,16 @@ impl ForeignPublisher {
             }
             Err(error) => Err(error.context(self.process.tail())),
         }
+    }
+
+    /// All its processes stand still, as when a laptop is closed.
+    pub fn sleep(&self) {
+        signal_marked(&self.mark, Signal::STOP);
+    }
+
+    /// They go on after [`sleep`](Self::sleep).
+    pub fn wake(&self) {
+        signal_marked(&self.mark, Signal::CONT);
     }
 
     /// Waits until a browser sends pictures of the size that it draws: it adds a layer after the other, as it finds out what

@@ -153,10 +153,15 @@ pub fn marked_as(name: &str, value: &str) -> Vec<(i32, String)> {
 
 /// Kills every process with this mark.
 pub fn kill_marked(mark: &str) {
+    signal_marked(mark, Signal::KILL);
+}
+
+/// Sends a signal to every process with this mark.
+pub fn signal_marked(mark: &str, signal: Signal) {
     for (pid, _) in marked(mark) {
         if let Some(pid) = Pid::from_raw(pid) {
             // It may have ended by itself meanwhile.
-            let _ = kill_process(pid, Signal::KILL);
+            let _ = kill_process(pid, signal);
         }
     }
 }

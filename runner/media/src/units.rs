@@ -198,10 +198,18 @@ impl RtpTime {
         Self(ticks)
     }
 
-    /// Nanoseconds from `first` to here at so many ticks a second, negative when it is later.
+    /// Nanoseconds from `first` to here at so many ticks a second, negative when it is later. At most 36 years, so that sums
+    /// of such times and of clocks stay within 64 bits whatever a publisher sends.
     pub fn ns_since(self, first: Self, rate: u64) -> i64 {
+        const MOST: i128 = 1 << 60;
         let ticks = i128::from(self.0) - i128::from(first.0);
-        (ticks * 1_000_000_000 / i128::from(rate)) as i64
+        (ticks * 1_000_000_000 / i128::from(rate)).clamp(-MOST, MOST) as i64
+    }
+
+    /// As a header says it.
+    #[cfg(any(test, feature = "testing"))]
+    pub const fn on_wire(self) -> u32 {
+        self.0 as u32
     }
 
     /// The time nearest to this one that ends in the 32 bits of a header or report; `None` before zero.
@@ -244,5 +252,6 @@ mod tests {
         assert_eq!(RtpTime::new(u64::from(u32::MAX)).extend(9), Some(RtpTime::new((1 << 32) + 9)));
         assert_eq!(RtpTime::new(3).extend(u32::MAX), None);
         assert_eq!(RtpTime::new(90_000).ns_since(RtpTime::new(180_000), 90_000), -1_000_000_000);
+        assert_eq!(RtpTime::new(u64::MAX).ns_since(RtpTime::new(0), 8000), 1 << 60);
     }
 }

@@ -34,8 +34,22 @@ pub const FLEET: &str = "fleet";
 pub const DISPATCHER: &str = "dispatcher";
 /// Fifty recordings on three clouds, and their bills.
 pub const ESTIMATES: &str = "estimates";
+/// Sound of a publisher whose RTP time stands still in pauses, in every kind of recording.
+pub const STILL_CLOCKS: &str = "still clocks";
+/// Length of an Opus track with DTX and a mute.
+pub const OPUS_LENGTH: &str = "opus length";
+/// Loss, jitter and a queue between publisher and server.
+pub const BAD_NETWORKS: &str = "bad networks";
+/// Picture against sound after mutes, clock steps, rejoins and sleep.
+pub const LIP_SYNC: &str = "lip sync";
+/// A room of fifty.
+pub const BIG_ROOM: &str = "fifty publishers";
+/// Arbitrary packets, reports and signalling.
+pub const FUZZ: &str = "fuzz";
+/// Four people for hours, in virtual time.
+pub const TWELVE_HOURS: &str = "twelve hours";
 
-/// All names. Each of the first nine measures CPU, memory, frames and delays of one kind of recording.
+/// All names. Each of the first twelve measures CPU, memory, frames and delays of one kind of recording.
 pub const NAMES: &[&str] = &[
     "track h264",
     "track opus",
@@ -46,6 +60,9 @@ pub const NAMES: &[&str] = &[
     "room 720p30 of 4 x 360p",
     "room 720p30 of 4 x 720p",
     "room 1080p30 of 4 x 720p",
+    "room 720p30 of 4 x 720p in layers",
+    "room 720p30 of 4 x 720p at 15 fps",
+    "room 720p30 of 4 x 720p, static",
     API,
     KILLS,
     SEGMENT_KILLS,
@@ -63,13 +80,20 @@ pub const NAMES: &[&str] = &[
     FLEET,
     DISPATCHER,
     ESTIMATES,
+    STILL_CLOCKS,
+    OPUS_LENGTH,
+    BAD_NETWORKS,
+    LIP_SYNC,
+    BIG_ROOM,
+    FUZZ,
+    TWELVE_HOURS,
 ];
 
 /// Measurements that upload to emulators of object stores.
 pub const ON_STORES: &[&str] = &[KILLS, SEGMENT_KILLS, LIVE_SEGMENTS, WEIGHTS, ESTIMATES];
 
-/// Of them, those that also play what they have recorded in a browser.
-pub const IN_A_BROWSER: &[&str] = &[KILLS, SEGMENT_KILLS, LIVE_SEGMENTS];
+/// Measurements that play what they have recorded in a browser, or publish from one.
+pub const IN_A_BROWSER: &[&str] = &[KILLS, SEGMENT_KILLS, LIVE_SEGMENTS, LIP_SYNC];
 
 /// Measurements that stream to servers of RTMP or SRT.
 pub const STREAMING: &[&str] = &[RTMP_FAULTS, BAD_STREAMS, OUTPUTS, GLASS, STARVED, SECRETS, SOAK];

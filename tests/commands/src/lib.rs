@@ -90,7 +90,8 @@ pub const BENCH: Command = Command {
         flag(
             "--seconds",
             Value::Number,
-            "how long each kind is recorded (20; `live segments`: at least 60, `weights`: 120, `starved stream` and `soak`: 30)",
+            "how long each kind is recorded (20; `live segments`: at least 60, `weights`: 120, `starved stream` and `soak`: 30; \
+             `still clocks`: 80, `twelve hours`: 900)",
         ),
         flag("--runs", Value::Whole, "runs of each kind and of `all outputs` (1)"),
         flag("--fleet", Value::Whole, "StartEgress calls of `fleet` (200)"),
@@ -106,7 +107,7 @@ pub const BENCH: Command = Command {
         flag(
             "--seed",
             Value::Whole,
-            "of the moments of `kills` and `kills of segments`, and the faults of `fleet` (1)",
+            "of the moments of `kills` and `kills of segments`, the faults of `fleet`, and `fuzz` (1)",
         ),
         flag("--json", Value::Text, "a file that gets the figures, instead of standard output"),
     ],

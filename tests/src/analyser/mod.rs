@@ -2,13 +2,15 @@
 //!
 //! `picture` finds each person's tile by its colour in every frame and reads flash and bar code there; `sound` finds
 //! each person's beeps by their tone; `sync` compares the two with each other and with the seconds in which a person
-//! was published; `copied` compares tracks that must not have been changed byte by byte; `hls` looks at playlists and
-//! segments, `hlsdemux` plays them with GStreamer. Elsewhere ffmpeg and ffprobe decode.
+//! was published; `copied` compares tracks that must not have been changed byte by byte; `similarity` says how near an
+//! encoded picture is to the published one; `hls` looks at playlists and segments, `hlsdemux` plays them with GStreamer.
+//! Elsewhere ffmpeg and ffprobe decode.
 
 pub mod copied;
 pub mod hls;
 pub mod hlsdemux;
 pub mod picture;
+pub mod similarity;
 pub mod sound;
 pub mod sync;
 

@@ -60,20 +60,26 @@ pub struct DecodedAudio {
 /// Decodes the first audio stream of a file. Gaps are filled with silence, so a sample's index is its time.
 pub fn analyse(file: &Path) -> Result<DecodedAudio> {
     // `first_pts=0` puts silence where the file has none, so that a sample's index is its time.
+    decode(file, &["-af", "aresample=48000:async=1:min_hard_comp=0.005:first_pts=0"])
+}
+
+/// Decodes it as a decoder does that does not look at time stamps, as most: a sample's index says how much came before it.
+pub fn untimed(file: &Path) -> Result<DecodedAudio> {
+    decode(file, &["-ar", "48000"])
+}
+
+/// Length of the first audio stream by its decoded samples, seconds.
+pub fn heard_seconds(file: &Path) -> Result<f64> {
+    Ok(untimed(file)?.seconds())
+}
+
+fn decode(file: &Path, resampled: &[&str]) -> Result<DecodedAudio> {
     let out = Command::new("ffmpeg")
         .args(["-v", "error", "-nostdin", "-i"])
         .arg(file)
-        .args([
-            "-map",
-            "0:a:0",
-            "-af",
-            "aresample=48000:async=1:min_hard_comp=0.005:first_pts=0",
-            "-ac",
-            "2",
-            "-f",
-            "f32le",
-            "-",
-        ])
+        .args(["-map", "0:a:0"])
+        .args(resampled)
+        .args(["-ac", "2", "-f", "f32le", "-"])
         .output()
         .context("start ffmpeg")?;
     ensure!(out.status.success(), "ffmpeg {}: {}", file.display(), String::from_utf8_lossy(&out.stderr));
@@ -83,19 +89,6 @@ pub fn analyse(file: &Path) -> Result<DecodedAudio> {
         right.push(f32::from_le_bytes([pair[4], pair[5], pair[6], pair[7]]));
     }
     Ok(DecodedAudio { left, right, begins: 0.0 })
-}
-
-/// Length of the first audio stream by its decoded samples, seconds: what a decoder makes of it that does not look at time
-/// stamps, as most do.
-pub fn heard_seconds(file: &Path) -> Result<f64> {
-    let out = Command::new("ffmpeg")
-        .args(["-v", "error", "-nostdin", "-i"])
-        .arg(file)
-        .args(["-map", "0:a:0", "-ac", "1", "-ar", "48000", "-f", "s16le", "-"])
-        .output()
-        .context("start ffmpeg")?;
-    ensure!(out.status.success(), "ffmpeg {}: {}", file.display(), String::from_utf8_lossy(&out.stderr));
-    Ok(out.stdout.len() as f64 / 2.0 / 48_000.0)
 }
 
 impl DecodedAudio {
@@ -142,9 +135,50 @@ impl DecodedAudio {
 
     /// Largest absolute sample of a span in seconds.
     pub fn peak(&self, from: f64, to: f64) -> f32 {
-        let index = |at: f64| ((at - self.begins).max(0.0) * RATE as f64) as usize;
-        let (from, to) = (index(from).min(self.left.len()), index(to).min(self.left.len()));
-        self.left[from..to].iter().chain(&self.right[from..to]).fold(0.0, |most, sample| most.max(sample.abs()))
+        let span = self.span(from, to);
+        self.left[span.clone()].iter().chain(&self.right[span]).fold(0.0, |most, sample| most.max(sample.abs()))
+    }
+
+    /// Longest time within a span of which no sample is louder than `below`, seconds; in steps of 5 ms.
+    pub fn longest_silence(&self, from: f64, to: f64, below: f32) -> f64 {
+        const STEP: usize = RATE / 200;
+        let span = self.span(from, to);
+        let steps = self.left[span.clone()].chunks(STEP).zip(self.right[span].chunks(STEP));
+        let (mut longest, mut silent) = (0usize, 0usize);
+        for (left, right) in steps {
+            let is_silent = left.iter().chain(right).all(|sample| sample.abs() <= below);
+            silent = if is_silent { silent + 1 } else { 0 };
+            longest = longest.max(silent);
+        }
+        (longest * STEP) as f64 / RATE as f64
+    }
+
+    /// Clicks larger than `above` in a span: when, and how large; of those within 20 ms the largest. A click is where the wave
+    /// bends more than any tone does: a step of some size bends it by that size (second difference), the beep of p0 by 0.001,
+    /// that of p1 by 0.002, those of p2 and p3 by up to 0.01.
+    pub fn clicks(&self, from: f64, to: f64, above: f32) -> Vec<(f64, f32)> {
+        const APART: f64 = 0.02;
+        let span = self.span(from, to);
+        let mut clicks: Vec<(f64, f32)> = Vec::new();
+        for index in span.start + 2..span.end {
+            let bend = |side: &[f32]| (side[index] - 2.0 * side[index - 1] + side[index - 2]).abs();
+            let size = bend(&self.left).max(bend(&self.right));
+            if size <= above {
+                continue;
+            }
+            let at = self.begins + index as f64 / RATE as f64;
+            match clicks.last_mut() {
+                Some(last) if at - last.0 < APART => last.1 = last.1.max(size),
+                _ => clicks.push((at, size)),
+            }
+        }
+        clicks
+    }
+
+    /// Samples of a span in seconds.
+    fn span(&self, from: f64, to: f64) -> std::ops::Range<usize> {
+        let index = |at: f64| (((at - self.begins).max(0.0) * RATE as f64) as usize).min(self.left.len());
+        index(from)..index(to).max(index(from))
     }
 }
 
@@ -233,6 +267,31 @@ mod tests {
                 assert_eq!(beep.side(), BeepSide::Left);
             }
         }
+    }
+
+    #[test]
+    fn a_step_is_a_click_and_a_tone_is_none() {
+        let mut left = beeping(&[(person("p0"), 0.5), (person("p1"), 0.25)]);
+        let quiet = DecodedAudio { right: vec![0.0; left.len()], left: left.clone(), begins: 0.0 };
+        assert_eq!(quiet.clicks(0.0, 4.0, 0.01), []);
+        // Two steps of 0.02, at 1 s and at 3 s.
+        left[RATE..RATE * 3].iter_mut().for_each(|sample| *sample += 0.02);
+        let stepped = DecodedAudio { left, ..quiet };
+        let clicks = stepped.clicks(0.0, 4.0, 0.01);
+        let at: Vec<f64> = clicks.iter().map(|(at, _)| (at * 100.0).round() / 100.0).collect();
+        assert_eq!(at, [1.0, 3.0]);
+        assert!(clicks.iter().all(|(_, size)| (0.018..0.025).contains(size)), "{clicks:?}");
+        assert_eq!(stepped.clicks(1.5, 2.5, 0.01), []);
+    }
+
+    #[test]
+    fn silence_is_measured_within_a_span() {
+        let mut left = vec![0.1; RATE * 4];
+        left[RATE..RATE * 2].fill(0.001);
+        let sound = DecodedAudio { right: vec![0.0; left.len()], left, begins: 0.0 };
+        assert!((sound.longest_silence(0.0, 4.0, 0.005) - 1.0).abs() < 0.006);
+        assert!((sound.longest_silence(1.5, 4.0, 0.005) - 0.5).abs() < 0.006);
+        assert_eq!(sound.longest_silence(2.5, 4.0, 0.005), 0.0);
     }
 
     #[test]

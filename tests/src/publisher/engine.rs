@@ -22,6 +22,7 @@ use tokio::sync::{mpsc, oneshot};
 use tracing::{debug, info, warn};
 
 use super::clock::SkewedClock;
+use super::jitter::JitterQueue;
 use super::speech::FrameUse;
 use super::uplink::UplinkQueue;
 use super::{PublisherCommand, PublisherOptions, RtpInPause, SentStats, SourceKind, SpeechPattern};
@@ -55,8 +56,8 @@ struct PublishedTrack {
     from: SourceKind,
     clip: Arc<Clip>,
     smaller: Vec<SmallerLayer>,
-    /// How many layers are sent, smallest first.
-    sent_layers: usize,
+    /// Which layers are sent, smallest first.
+    sent_layers: [bool; RIDS.len()],
     /// Of several layers the largest: a key frame of it was sent.
     largest_running: bool,
     speech: Option<SpeechPattern>,
@@ -116,6 +117,10 @@ pub struct Engine {
     rng: SmallRng,
     dark: bool,
     uplink: UplinkQueue<(SocketAddr, Vec<u8>)>,
+    /// Most that the path delays a packet.
+    jitter: Duration,
+    jittered: JitterQueue<(SocketAddr, Vec<u8>)>,
+    dynacast: bool,
     offers: u32,
 }
 
@@ -183,6 +188,9 @@ impl Engine {
             rng: SmallRng::seed_from_u64(publisher_options.seed),
             dark: false,
             uplink: UplinkQueue::default(),
+            jitter: Duration::ZERO,
+            jittered: JitterQueue::default(),
+            dynacast: publisher_options.dynacast,
             offers: 0,
         };
         // Without a channel a participant that publishes nothing would never connect and be thrown out.
@@ -198,7 +206,8 @@ impl Engine {
                 Err(error) => break format!("{error:#}"),
             };
             self.send_queued().await;
-            let wake = self.next_due().into_iter().chain(self.uplink.next()).fold(wake, Instant::min);
+            let waiting = self.uplink.next().into_iter().chain(self.jittered.next());
+            let wake = self.next_due().into_iter().chain(waiting).fold(wake, Instant::min);
             if self.offer_due && self.pending.is_none() {
                 self.offer(false).await;
                 continue;
@@ -260,10 +269,16 @@ impl Engine {
                         sent.dropped += u64::from(rtp && lost);
                     }
                     // RTP and RTCP wait in the queue; ICE and DTLS do not, for they would time out.
-                    let waits = !self.uplink.is_idle() && bytes.first().is_some_and(|byte| (128..192).contains(byte));
-                    if waits && !lost {
+                    let waits = bytes.first().is_some_and(|byte| (128..192).contains(byte));
+                    if lost {
+                        continue;
+                    }
+                    if waits && !self.uplink.is_idle() {
                         self.uplink.push((packet.destination, bytes.to_vec()), Instant::now());
-                    } else if !lost {
+                    } else if waits && !self.jitter.is_zero() {
+                        let delay = self.jitter.mul_f64(self.rng.random_range(0.0..1.0));
+                        self.jittered.push((packet.destination, bytes.to_vec()), Instant::now() + delay);
+                    } else {
                         // A full socket buffer is loss, as on any network.
                         let _ = self.udp.send_to(bytes, packet.destination).await;
                     }
@@ -280,9 +295,11 @@ impl Engine {
         }
     }
 
-    /// Sends what has waited long enough in the queue of the uplink.
+    /// Sends what has waited long enough in the queue of the uplink, or on its way.
     async fn send_queued(&mut self) {
-        while let Some((destination, bytes)) = self.uplink.pop(Instant::now()) {
+        loop {
+            let now = Instant::now();
+            let Some((destination, bytes)) = self.uplink.pop(now).or_else(|| self.jittered.pop(now)) else { return };
             // As in `drain`.
             let _ = self.udp.send_to(&bytes, destination).await;
         }
@@ -313,7 +330,7 @@ impl Engine {
                     cid,
                     from,
                     clip,
-                    sent_layers: smaller.len() + 1,
+                    sent_layers: [true; RIDS.len()],
                     smaller: smaller.into_iter().map(|clip| SmallerLayer { clip, running: false }).collect(),
                     largest_running: false,
                     speech,
@@ -368,7 +385,7 @@ impl Engine {
             }
             PublisherCommand::Layers { sid, count } => {
                 for track in self.tracks.iter_mut().filter(|track| track.sid == sid) {
-                    track.sent_layers = count;
+                    track.sent_layers = std::array::from_fn(|index| index < count);
                 }
             }
             PublisherCommand::JumpRtp { sid, by } => {
@@ -378,6 +395,7 @@ impl Engine {
             }
             PublisherCommand::SetClock { ahead } => self.clock.step(ahead),
             PublisherCommand::Uplink(delay) => self.uplink.head_for(delay, Instant::now()),
+            PublisherCommand::Jitter(most) => self.jitter = most,
             PublisherCommand::Loss(share) => self.loss = share,
             PublisherCommand::Blackout(dark) => self.dark = dark,
             PublisherCommand::Leave { .. } => unreachable!("the loop leaves by itself"),
@@ -413,6 +431,7 @@ impl Engine {
                     }
                 }
             }
+            SignalResponse::SubscribedQualityUpdate(update) if self.dynacast => self.send_what_is_subscribed(&update),
             SignalResponse::Leave(leave) => return Some(format!("asked to leave: {:?}", leave.reason())),
             SignalResponse::RequestResponse(response) if response.reason != 0 => {
                 warn!(reason = response.reason, message = response.message, "the server refuses");
@@ -420,6 +439,15 @@ impl Engine {
             _ => {}
         }
         None
+    }
+
+    /// Of a track in layers only those are sent that somebody is subscribed to (dynacast).
+    fn send_what_is_subscribed(&mut self, update: &proto::SubscribedQualityUpdate) {
+        let Some(track) = self.tracks.iter_mut().find(|track| track.sid == update.track_sid) else { return };
+        let wanted = update.subscribed_codecs.iter().flat_map(|codec| &codec.qualities).filter(|it| it.enabled);
+        // Qualities are numbered as layers are.
+        let wanted: Vec<i32> = wanted.map(|it| it.quality).collect();
+        track.sent_layers = std::array::from_fn(|index| wanted.iter().any(|quality| *quality == index as i32));
     }
 
     async fn offer(&mut self, first: bool) {
@@ -618,13 +646,12 @@ impl PublishedTrack {
         let mut names = RIDS.into_iter().map(Rid::from);
         for (index, layer) in self.smaller.iter_mut().enumerate() {
             let (name, frame) = (names.next(), frame(&layer.clip, number));
-            layer.running = index < self.sent_layers && (layer.running || frame.key);
+            layer.running = self.sent_layers[index] && (layer.running || frame.key);
             if layer.running {
                 layers.push((name, frame.data.clone()));
             }
         }
-        let sent = self.sent_layers > self.smaller.len();
-        self.largest_running = sent && (self.largest_running || largest.0);
+        self.largest_running = self.sent_layers[self.smaller.len()] && (self.largest_running || largest.0);
         if self.largest_running {
             layers.push((names.next(), largest.1));
         }

@@ -5,6 +5,7 @@
 //! at every whole second since then, by its own clock.
 
 mod clock;
+mod jitter;
 mod speech;
 mod uplink;
 mod engine;
@@ -45,6 +46,8 @@ pub struct PublisherOptions {
     pub seed: u64,
     /// Retransmits pictures that the server asks for (NACK); sound is never retransmitted.
     pub retransmits: bool,
+    /// Of layers it sends those that the server wants for its subscribers; else all of them.
+    pub dynacast: bool,
 }
 
 impl Default for PublisherOptions {
@@ -58,6 +61,7 @@ impl Default for PublisherOptions {
             loss: 0.0,
             seed: 1,
             retransmits: true,
+            dynacast: false,
         }
     }
 }
@@ -147,6 +151,7 @@ enum PublisherCommand {
         ahead: Duration,
     },
     Uplink(Duration),
+    Jitter(Duration),
     Loss(f64),
     Blackout(bool),
     /// Politely: with a LeaveRequest; else without any message.
@@ -204,7 +209,7 @@ impl Publisher {
     }
 
     /// Publishes one picture in up to three sizes (simulcast), smallest first, with the same frames; all of them are sent,
-    /// whatever the server says that its subscribers want.
+    /// whatever the server says that its subscribers want, unless [`PublisherOptions::dynacast`] is on.
     pub async fn publish_layers(&self, clips: &[Arc<Clip>], from: SourceKind) -> Result<String> {
         let Some((largest, smaller)) = clips.split_last() else { bail!("no layer to publish") };
         let alike = |clip: &Arc<Clip>| clip.codec == largest.codec && clip.frames.len() == largest.frames.len();
@@ -270,6 +275,12 @@ impl Publisher {
     /// RTP and its reports wait in a queue; the delay moves to this one by 0.5 s in a second.
     pub fn queue_uplink(&self, delay: Duration) {
         self.send(PublisherCommand::Uplink(delay));
+    }
+
+    /// Each packet of RTP and its reports takes up to so much longer, by chance: packets overtake one another. Not while
+    /// they wait in [the queue](Self::queue_uplink).
+    pub fn jitter(&self, most: Duration) {
+        self.send(PublisherCommand::Jitter(most));
     }
 
     /// Replaces [`PublisherOptions::loss`].

@@ -3,10 +3,14 @@
 //!
 //! [`TrackReceiver`] is the one entry: events in, frames with their media time out. Everything here is pure: time is an
 //! argument, so a dump gives the same stream as the live room did, as fast as it is read. It runs in the room's thread.
+//! With the cargo feature `testing`: `fuzz`, which gives it what no publisher sends.
 
+#[cfg(any(test, feature = "testing"))]
+pub mod fuzz;
 mod track_receiver;
 mod placement;
 mod stream;
+mod frame_hold;
 mod layer_gate;
 mod key_requests;
 mod reorder;

@@ -236,7 +236,10 @@ impl TrackPlacement {
                 if let Some(known) = self.tracks.get_mut(&stream.track) {
                     known.came = known.came.max(unit.at);
                 }
-                stream.held.push_back(unit);
+                stream.held.push(unit);
+                if stream.held.is_full() {
+                    self.release(ssrc, stream, at, true);
+                }
             }
             StreamOutput::Lost(packets) => {
                 // What was whole before the hole goes first.
@@ -270,9 +273,16 @@ impl TrackPlacement {
         if !self.timeline.is_open(ssrc, if force { Duration::MAX } else { at }) {
             return;
         }
-        while let Some(unit) = stream.held.pop_front() {
+        let furthest = self.timeline.furthest(at);
+        while let Some(unit) = stream.held.pop() {
             let Some(form) = stream.form else { continue };
             let Some(known) = self.tracks.get_mut(&stream.track) else { continue };
+            // More than a thousand frames a second run ahead of time; what comes beyond the window is no part of it.
+            if known.last.max(self.timeline.newest(ssrc)).is_some_and(|last| last > furthest) {
+                known.stats.undecodable += 1;
+                stream.breaks(at);
+                continue;
+            }
             let placed = self.timeline.place(ssrc, unit.rtp, at);
             // A new stream of the same track (reconnect) goes on after the old one.
             let place = known.last.map_or(placed, |last| placed.max(last.plus_ns(LEAST_STEP_NS)));

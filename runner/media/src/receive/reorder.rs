@@ -12,8 +12,10 @@ use crate::units::{RtpTime, SeqNo};
 
 /// A jump this large is another stretch of the stream, not a hole that retransmission could fill.
 const BEYOND_REPAIR: u64 = 3000;
-/// Packets that may pile up behind one hole; beyond it the hole is given up early, so that memory is bounded.
+/// Packets that may pile up behind one hole, or in a frame that does not end, and their bytes: beyond it the hole, or the
+/// frame, is given up early, so that memory is bounded. Two seconds of 50 Mbit/s are 12.5 MB.
 const MOST_WAITING: usize = 20_000;
+const MOST_BYTES: usize = 16 << 20;
 /// How far before the first packet seen the stream may really have begun, and for how long it is looked out for.
 const EARLIER_START: u64 = 64;
 const EARLIER_WAIT: Duration = Duration::from_millis(100);
@@ -43,6 +45,8 @@ pub struct Packet {
 pub struct Reorder {
     reorder_wait: Duration,
     waiting: BTreeMap<SeqNo, Packet>,
+    /// Of their payloads.
+    bytes: usize,
     /// First sequence number not yet released or given up.
     next: Option<SeqNo>,
     /// Within the frame at the head: everything from `next` up to here is present.
@@ -103,6 +107,7 @@ impl Reorder {
         Self {
             reorder_wait,
             waiting: BTreeMap::new(),
+            bytes: 0,
             next: None,
             seen_to: SeqNo::default(),
             clean: false,
@@ -153,6 +158,7 @@ impl Reorder {
             self.counts.recovered += 1;
         }
         self.highest = self.highest.max(seq);
+        self.bytes += packet.payload.len();
         self.waiting.insert(seq, packet);
     }
 
@@ -166,12 +172,16 @@ impl Reorder {
             if !padding && !headless {
                 break;
             }
-            if headless && let Some(until) = self.earlier_until(now) {
+            if headless
+                && !self.is_full()
+                && let Some(until) = self.earlier_until(now)
+            {
                 return ReorderOutput::WaitUntil(until);
             }
             if headless {
                 self.counts.torn += 1;
             }
+            self.bytes -= packet.payload.len();
             self.waiting.remove(&next);
             next = next.next();
             self.advance(next);
@@ -181,14 +191,18 @@ impl Reorder {
             return ReorderOutput::Empty;
         }
         if let Some(end) = self.frame_end(next) {
-            let rest = self.waiting.split_off(&end);
-            let frame = std::mem::replace(&mut self.waiting, rest);
+            let frame = self.take_to(end);
             self.advance(end);
             self.clean = true;
             self.released_any = true;
             return ReorderOutput::Frame(frame.into_values().filter(|packet| !packet.payload.is_empty()).collect());
         }
+        let is_full = self.is_full();
         let Some((&beyond, _)) = self.waiting.range(self.seen_to..).next() else {
+            if is_full {
+                let end = self.seen_to;
+                return self.give_up(end);
+            }
             // Only the rest of the newest frame is missing; nothing says yet that it is lost.
             return match self.reorder_wait_left(now) {
                 Some(until) => ReorderOutput::WaitUntil(until),
@@ -198,7 +212,7 @@ impl Reorder {
         // Counted from when it could first be known, not from when it became the oldest: many holes do not add up.
         let since = self.waiting.get(&beyond).map_or(now, |packet| packet.at.min(now));
         self.blocked_since = Some(self.blocked_since.map_or(since, |before| before.min(since)));
-        let hopeless = beyond.since(self.seen_to) > BEYOND_REPAIR || self.waiting.len() > MOST_WAITING;
+        let hopeless = beyond.since(self.seen_to) > BEYOND_REPAIR || is_full;
         match self.reorder_wait_left(now) {
             Some(until) if !hopeless => ReorderOutput::WaitUntil(until),
             _ => self.give_up(beyond),
@@ -211,9 +225,9 @@ impl Reorder {
         while let Some((&last, _)) = self.waiting.last_key_value() {
             match self.next(Duration::MAX) {
                 ReorderOutput::WaitUntil(_) | ReorderOutput::Empty => {
-                    self.counts.torn += self.waiting.len() as u64;
-                    self.waiting.clear();
-                    self.advance(last.next());
+                    let end = last.next();
+                    self.counts.torn += self.take_to(end).len() as u64;
+                    self.advance(end);
                 }
                 step => out.push(step),
             }
@@ -247,9 +261,27 @@ impl Reorder {
         (!self.released_any && now < until).then_some(until)
     }
 
+    /// No more may wait.
+    fn is_full(&self) -> bool {
+        self.waiting.len() > MOST_WAITING || self.bytes > MOST_BYTES
+    }
+
+    /// Packets before this one leave the buffer.
+    fn take_to(&mut self, end: SeqNo) -> BTreeMap<SeqNo, Packet> {
+        let rest = self.waiting.split_off(&end);
+        let taken = std::mem::replace(&mut self.waiting, rest);
+        self.bytes -= taken.values().map(|packet| packet.payload.len()).sum::<usize>();
+        taken
+    }
+
+    /// Bytes of the payloads that wait.
+    #[cfg(any(test, feature = "testing"))]
+    pub fn held_bytes(&self) -> usize {
+        self.bytes
+    }
+
     fn give_up(&mut self, up_to: SeqNo) -> ReorderOutput {
-        let rest = self.waiting.split_off(&up_to);
-        let torn = std::mem::replace(&mut self.waiting, rest).len() as u64;
+        let torn = self.take_to(up_to).len() as u64;
         self.counts.torn += torn;
         let from = self.next.unwrap_or(up_to);
         let lost = up_to.since(from).saturating_sub(torn);
@@ -383,6 +415,36 @@ mod tests {
         }
         assert_eq!(seqs(&reorder.next(ms(0))), [0], "a new RTP time ends a frame whose marker is missing");
         assert_eq!(seqs(&reorder.next(ms(0))), [2, 4]);
+    }
+
+    #[test]
+    fn a_frame_that_does_not_end_is_given_up() {
+        let mut reorder = Reorder::new(Duration::from_secs(2));
+        let endless = |seq: u64| Packet { ends: false, rtp: RtpTime::new(0), ..packet(seq, 1, ms(0)) };
+        let mut given_up = 0;
+        for seq in 0..3 * MOST_WAITING as u64 {
+            reorder.put(endless(seq));
+            match reorder.next(ms(0)) {
+                ReorderOutput::Lost(0) => given_up += 1,
+                other => assert!(matches!(other, ReorderOutput::WaitUntil(_)), "{other:?}"),
+            }
+        }
+        assert_eq!(given_up, 2);
+        assert!(reorder.waiting.len() <= MOST_WAITING && reorder.held_bytes() <= 8 * MOST_WAITING);
+        // So is one whose packets are large, and what comes before any beginning.
+        let mut reorder = Reorder::new(Duration::from_secs(2));
+        let large: Bytes = vec![0; 60_000].into();
+        for seq in 0..2000 {
+            reorder.put(Packet { payload: large.clone(), starts: seq < 1000, ..endless(seq) });
+            reorder.next(ms(0));
+            assert!(reorder.held_bytes() <= MOST_BYTES + large.len());
+        }
+        let mut reorder = Reorder::new(Duration::from_secs(2));
+        for seq in 0..2 * MOST_WAITING as u64 {
+            reorder.put(Packet { starts: false, ..endless(seq) });
+            reorder.next(ms(0));
+            assert!(reorder.waiting.len() <= MOST_WAITING);
+        }
     }
 
     proptest! {

@@ -1,30 +1,15 @@
 //! One RTP stream on its way to whole frames that a decoder can start with: jitter buffer and depacketiser behind one
 //! interface. Drops what needs a key frame that is missing, and the server's own blank frames. Pure.
 
-use std::collections::VecDeque;
-
-use bytes::{Bytes, BytesMut};
+use bytes::BytesMut;
 
 use super::depacketize::{self, UnitKind};
 use super::event::{PayloadFormat, SourceTime};
+use super::frame_hold::{FrameHold, WholeFrame};
 use super::key_requests::KeyRequests;
 use super::layer_gate::LayerGate;
 use super::reorder::{Packet, Reorder, ReorderOutput};
 use crate::track::TrackId;
-use crate::units::RtpTime;
-
-/// A frame that may be recorded, not yet placed in time.
-pub(super) struct WholeFrame {
-    pub(super) rtp: RtpTime,
-    /// Arrival of its earliest packet.
-    pub(super) at: SourceTime,
-    /// Nothing is complete beyond this moment before the frame has its place: its arrival, or that of the first frame of a lower
-    /// layer that it stands for.
-    pub(super) awaited_since: SourceTime,
-    pub(super) key: bool,
-    pub(super) size: Option<(u32, u32)>,
-    pub(super) data: Bytes,
-}
 
 pub(super) enum StreamOutput {
     Unit(WholeFrame),
@@ -42,7 +27,8 @@ pub(super) struct StreamReceiver {
     pub(super) track: TrackId,
     pub(super) form: Option<PayloadFormat>,
     pub(super) reorder: Reorder,
-    pub(super) held: VecDeque<WholeFrame>,
+    /// Frames that have no place yet.
+    pub(super) held: FrameHold,
     /// Nothing but a key frame may come next.
     pub(super) key_needed_since: Option<SourceTime>,
     /// It is needed because the chain of frames broke.
@@ -57,7 +43,7 @@ pub(super) struct StreamReceiver {
     /// The wait of now.
     gate: Option<LayerGate>,
     /// Frames of a lower layer: dropped when a better one comes, else recorded.
-    lower: VecDeque<WholeFrame>,
+    lower: FrameHold,
 }
 
 impl StreamReceiver {
@@ -71,7 +57,7 @@ impl StreamReceiver {
             track,
             form: None,
             reorder: Reorder::new(reorder_wait),
-            held: VecDeque::new(),
+            held: FrameHold::default(),
             key_needed_since: Some(at),
             torn: false,
             had_key: false,
@@ -80,13 +66,13 @@ impl StreamReceiver {
             prefix: BytesMut::new(),
             gate: best.clone(),
             best,
-            lower: VecDeque::new(),
+            lower: FrameHold::default(),
         }
     }
 
     /// The earliest frame that has no place yet.
     pub(super) fn first_unplaced(&self) -> Option<&WholeFrame> {
-        self.held.front().or(self.lower.front())
+        self.held.first().or(self.lower.first())
     }
 
     /// The first packet, or another codec: it begins anew.
@@ -125,7 +111,7 @@ impl StreamReceiver {
         self.gate.take_if(|gate| gate.is_over(now));
         loop {
             if self.gate.is_none()
-                && let Some(frame) = self.lower.pop_front()
+                && let Some(frame) = self.lower.pop()
             {
                 return Some(StreamOutput::Unit(frame));
             }
@@ -143,7 +129,7 @@ impl StreamReceiver {
     pub(super) fn flush(&mut self) -> Vec<StreamOutput> {
         self.gate = None;
         let steps = self.reorder.flush();
-        let lower: Vec<StreamOutput> = self.lower.drain(..).map(StreamOutput::Unit).collect();
+        let lower: Vec<StreamOutput> = std::iter::from_fn(|| self.lower.pop()).map(StreamOutput::Unit).collect();
         lower.into_iter().chain(steps.into_iter().filter_map(|step| self.step(step, SourceTime::MAX))).collect()
     }
 
@@ -157,11 +143,22 @@ impl StreamReceiver {
     }
 
     fn lost(&mut self, packets: u64, now: SourceTime) -> StreamOutput {
+        self.breaks(now);
+        StreamOutput::Lost(packets)
+    }
+
+    /// A frame is missing: of a video nothing decodes until the next key frame.
+    pub(super) fn breaks(&mut self, now: SourceTime) {
         if self.sends_video() {
             self.needs_key(now);
             self.torn = true;
         }
-        StreamOutput::Lost(packets)
+    }
+
+    /// What waits in it takes so much memory.
+    #[cfg(any(test, feature = "testing"))]
+    pub(super) fn held_bytes(&self) -> usize {
+        self.reorder.held_bytes() + self.held.bytes() + self.lower.bytes() + self.prefix.len()
     }
 
     /// `None`: nothing to say about it (blank frames, parameter sets).
@@ -218,11 +215,14 @@ impl StreamReceiver {
         let mut frame = WholeFrame { rtp: first.rtp, at, awaited_since: at, key, size, data };
         if let Some(gate) = &mut self.gate {
             if !gate.passes(form.codec, key, size, now) {
-                self.lower.push_back(frame);
+                self.lower.push(frame);
+                if self.lower.is_full() {
+                    self.gate = None;
+                }
                 return None;
             }
             self.gate = None;
-            frame.awaited_since = self.lower.front().map_or(at, |first| first.at.min(at));
+            frame.awaited_since = self.lower.first().map_or(at, |first| first.at.min(at));
             self.lower.clear();
         }
         Some(StreamOutput::Unit(frame))

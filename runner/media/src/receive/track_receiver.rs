@@ -211,6 +211,16 @@ impl TrackReceiver {
         !self.streams.is_empty()
     }
 
+    /// What waits in it takes so much memory.
+    #[cfg(any(test, feature = "testing"))]
+    pub fn held_bytes(&self) -> usize {
+        let waiting = self.placement.out.iter().map(|event| match event {
+            TimelineEvent::Frame(frame) => size_of::<TimelineEvent>() + frame.data.len(),
+            _ => size_of::<TimelineEvent>(),
+        });
+        self.streams.values().map(StreamReceiver::held_bytes).sum::<usize>() + waiting.sum::<usize>()
+    }
+
     /// The open streams of a track.
     pub fn streams_of(&self, track: TrackId) -> impl Iterator<Item = Ssrc> + '_ {
         self.streams.iter().filter(move |(_, stream)| stream.track == track).map(|(ssrc, _)| *ssrc)

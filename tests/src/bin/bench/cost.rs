@@ -1,14 +1,18 @@
-//! CPU, memory, frames and delays of each kind of recording.
+//! CPU, memory, frames and delays of each kind of recording, and how near its pictures are to the published ones.
 
+use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
 use serde::Serialize;
 use serde_json::{Value, json};
 use spillway_commands::bench::is_selected;
+use spillway_media::compositor::{Arrangement, Size, expected_tile};
+use spillway_plan::LayoutName;
 use spillway_tests::analyser::picture::{self, FrameContinuity};
+use spillway_tests::analyser::similarity::{Compared, Similarity, similarity};
 use spillway_tests::analyser::{probe, stream};
-use spillway_tests::assets::{clip, person};
+use spillway_tests::assets::{clip, folder, person};
 use spillway_tests::egress::{Egress, file_of, nanos};
 use spillway_tests::publisher::{Publisher, PublisherOptions, SourceKind};
 use spillway_tests::servers::TestServers;
@@ -20,6 +24,8 @@ struct BenchCase {
     method: &'static str,
     /// Clips of the cameras of p0, p1, …
     cameras: &'static [&'static str],
+    /// Sizes in which each is sent beside its own, smallest first: heights of 16:9.
+    layers: &'static [u32],
     request: fn(&[(String, String)]) -> Value,
 }
 
@@ -29,55 +35,85 @@ const BENCH_CASES: &[BenchCase] = &[
         name: "track h264",
         method: "StartTrackEgress",
         cameras: &["p0-720.h264"],
+        layers: &[],
         request: |sids| json!({ "track_id": sids[0].0, "file": {} }),
     },
     BenchCase {
         name: "track opus",
         method: "StartTrackEgress",
         cameras: &["p0-720.h264"],
+        layers: &[],
         request: |sids| json!({ "track_id": sids[0].1, "file": {} }),
     },
     BenchCase {
         name: "track composite, copied",
         method: "StartTrackCompositeEgress",
         cameras: &["p0-720.h264"],
+        layers: &[],
         request: |sids| json!({ "video_track_id": sids[0].0, "audio_track_id": sids[0].1, "file_outputs": [{ "file_type": "MP4" }] }),
     },
     BenchCase {
         name: "participant, encoded",
         method: "StartParticipantEgress",
         cameras: &["p0-720.h264"],
+        layers: &[],
         request: |_| json!({ "identity": "p0", "preset": "H264_720P_30", "file_outputs": [{ "file_type": "MP4" }] }),
     },
     BenchCase {
         name: "room, audio only, 3 people",
         method: "StartRoomCompositeEgress",
         cameras: &["p0-360.h264", "p1-360.h264", "p2-360.h264"],
+        layers: &[],
         request: |_| json!({ "audio_only": true, "file_outputs": [{ "file_type": "OGG" }] }),
     },
     BenchCase {
         name: "room 720p30 of 1 x 720p",
         method: "StartRoomCompositeEgress",
         cameras: &["p0-720.h264"],
+        layers: &[],
         request: |_| json!({ "layout": "grid", "file_outputs": [{ "file_type": "MP4" }] }),
     },
     BenchCase {
         name: "room 720p30 of 4 x 360p",
         method: "StartRoomCompositeEgress",
         cameras: &["p0-360.h264", "p1-360.h264", "p2-360.h264", "p3-360.h264"],
+        layers: &[],
         request: |_| json!({ "layout": "grid", "file_outputs": [{ "file_type": "MP4" }] }),
     },
     BenchCase {
         name: "room 720p30 of 4 x 720p",
         method: "StartRoomCompositeEgress",
         cameras: &["p0-720.h264", "p1-720.h264", "p2-720.h264", "p3-720.h264"],
+        layers: &[],
         request: |_| json!({ "layout": "grid", "file_outputs": [{ "file_type": "MP4" }] }),
     },
     BenchCase {
         name: "room 1080p30 of 4 x 720p",
         method: "StartRoomCompositeEgress",
         cameras: &["p0-720.h264", "p1-720.h264", "p2-720.h264", "p3-720.h264"],
+        layers: &[],
         request: |_| json!({ "layout": "grid", "preset": "H264_1080P_30", "file_outputs": [{ "file_type": "MP4" }] }),
+    },
+    BenchCase {
+        name: "room 720p30 of 4 x 720p in layers",
+        method: "StartRoomCompositeEgress",
+        cameras: &["p0-720.h264", "p1-720.h264", "p2-720.h264", "p3-720.h264"],
+        layers: &[180, 360],
+        request: |_| json!({ "layout": "grid", "file_outputs": [{ "file_type": "MP4" }] }),
+    },
+    BenchCase {
+        name: "room 720p30 of 4 x 720p at 15 fps",
+        method: "StartRoomCompositeEgress",
+        cameras: &["p0-720-15fps.h264", "p1-720-15fps.h264", "p2-720-15fps.h264", "p3-720-15fps.h264"],
+        layers: &[],
+        request: |_| json!({ "layout": "grid", "file_outputs": [{ "file_type": "MP4" }] }),
+    },
+    BenchCase {
+        name: "room 720p30 of 4 x 720p, static",
+        method: "StartRoomCompositeEgress",
+        cameras: &["p0-720-still.h264", "p1-720-still.h264", "p2-720-still.h264", "p3-720-still.h264"],
+        layers: &[],
+        request: |_| json!({ "layout": "grid", "file_outputs": [{ "file_type": "MP4" }] }),
     },
 ];
 
@@ -94,6 +130,8 @@ pub struct Cost {
     pub different_fps: Option<f64>,
     /// Longest time without a new frame; `None`: no video.
     pub longest_freeze_ms: Option<f64>,
+    /// Of p0's place in the picture, to its camera in the best size; `None`: no video, or it was not shown picture by picture.
+    pub similarity: Option<Similarity>,
     /// Duration of the Start call.
     pub start_answer_ms: f64,
     /// From the Start call to the first recorded media.
@@ -116,19 +154,21 @@ pub fn names() -> Vec<&'static str> {
 pub async fn measure(only: &str, seconds: f64, runs: usize) -> Result<Vec<Cost>> {
     let mut costs = Vec::new();
     println!(
-        "{:<28} {:>6} {:>6} {:>6} {:>7} {:>7} {:>8} {:>8} {:>7} {:>7}",
-        "kind", "cores", "MB", "fps", "freeze", "answer", "to frame", "of exec", "ACTIVE", "stop"
+        "{:<34} {:>6} {:>6} {:>6} {:>7} {:>6} {:>5} {:>7} {:>8} {:>8} {:>7} {:>7}",
+        "kind", "cores", "MB", "fps", "freeze", "SSIM", "VMAF", "answer", "to frame", "of exec", "ACTIVE", "stop"
     );
     for kind in BENCH_CASES.iter().filter(|kind| is_selected(kind.name, only)) {
         for _ in 0..runs {
             let cost = one(kind, seconds).await.with_context(|| kind.name)?;
             println!(
-                "{:<28} {:>6.3} {:>6.0} {:>6.2} {:>7.0} {:>7.0} {:>8.0} {:>8.0} {:>7.0} {:>7.0}",
+                "{:<34} {:>6.3} {:>6.0} {:>6.2} {:>7.0} {:>6.4} {:>5.1} {:>7.0} {:>8.0} {:>8.0} {:>7.0} {:>7.0}",
                 cost.kind,
                 cost.cores,
                 cost.peak_mb,
                 cost.different_fps.unwrap_or(0.0),
                 cost.longest_freeze_ms.unwrap_or(0.0),
+                cost.similarity.map_or(0.0, |similarity| similarity.ssim),
+                cost.similarity.and_then(|similarity| similarity.vmaf).unwrap_or(0.0),
                 cost.start_answer_ms,
                 cost.start_to_first_frame_ms,
                 cost.exec_to_first_frame_ms,
@@ -149,8 +189,11 @@ async fn one(kind: &BenchCase, seconds: f64) -> Result<Cost> {
         let who = format!("p{index}");
         let (picture, sound) = (clip(camera)?, clip(&format!("{who}.opus"))?);
         let person = Publisher::join(&servers.api, "bench", &who, PublisherOptions::default()).await?;
+        let smaller = kind.layers.iter().map(|height| clip(&format!("{who}-{height}.h264")));
+        let mut sizes = smaller.collect::<Result<Vec<_>>>()?;
+        sizes.push(picture);
         sids.push((
-            person.publish(&picture, SourceKind::Camera).await?,
+            person.publish_layers(&sizes, SourceKind::Camera).await?,
             person.publish(&sound, SourceKind::Microphone).await?,
         ));
         people.push(person);
@@ -176,19 +219,41 @@ async fn one(kind: &BenchCase, seconds: f64) -> Result<Cost> {
     let (info, stopped) = egress.stop().await?;
     let file = file_of(&info)?;
     let first = nanos(&info["file_results"][0]["started_at"]) as f64 / 1e6;
-    let identity: Option<FrameContinuity> = stream(&probe(&file)?, "video")
-        .map(|_| picture::analyse(&file).map(|pictures| pictures.identity(person("p0"))))
-        .transpose()?;
+    let (camera, tiles) = (kind.cameras[0], kind.cameras.len());
+    let looked = tokio::task::spawn_blocking(move || looked_at(&file, camera, tiles));
+    let (identity, similarity) = looked.await.context("look at the file")??.unzip();
     Ok(Cost {
         kind: kind.name.to_owned(),
         cores,
         peak_mb,
         different_fps: identity.as_ref().map(|identity| identity.different_per_second),
         longest_freeze_ms: identity.as_ref().map(|identity| identity.longest_freeze * 1000.0),
+        similarity: similarity.flatten(),
         start_answer_ms: egress.answered_in.as_secs_f64() * 1000.0,
         start_to_first_frame_ms: first - asked,
         exec_to_first_frame_ms: first - executed,
         start_to_active_ms: active.as_secs_f64() * 1000.0,
         stop_to_complete_ms: stopped.as_secs_f64() * 1000.0,
     })
+}
+
+/// Pictures of p0, one of so many people in a grid or alone; `None`: there are none.
+fn looked_at(file: &Path, camera: &str, tiles: usize) -> Result<Option<(FrameContinuity, Option<Similarity>)>> {
+    let probed = probe(file)?;
+    if stream(&probed, "video").is_none() {
+        return Ok(None);
+    }
+    let (video, who) = (picture::analyse(file)?, person("p0"));
+    let (width, height) = video.size;
+    let grid = Arrangement::Tiles(LayoutName::parse("grid").context("a layout")?);
+    let tile = expected_tile(grid, Size { width, height }, tiles, false).context("no place")?;
+    let similarity = similarity(Compared {
+        file,
+        video: &video,
+        person: who,
+        clip: &folder()?.join(camera),
+        tile: (tile.width, tile.height),
+        is_still: camera.contains("still"),
+    })?;
+    Ok(Some((video.identity(who), similarity)))
 }

@@ -1,27 +1,36 @@
 //! `spillway-bench`: cost and latency of recordings. Prints figures and writes them as JSON; judges nothing.
 
 mod api;
+mod bad_networks;
 mod bad_streams;
+mod big_room;
 mod cost;
 mod dispatcher;
 mod encoded_clip;
 mod estimates;
 mod fleet;
+mod fuzz;
 mod glass;
 mod kills;
 mod lengths;
+mod lip_sync;
 mod live;
 mod live_segments;
+mod opus_length;
 mod outputs;
 mod processes;
+mod recorded;
+mod replayed_room;
 mod rtmp_faults;
 mod secrets;
 mod segment_kills;
 mod soak;
 mod starts;
 mod starved;
+mod still_clocks;
 mod stores;
 mod throttle;
+mod twelve_hours;
 mod weights;
 
 use std::path::PathBuf;
@@ -60,7 +69,7 @@ struct Args {
     /// Only this store in `kills` and `kills of segments`: disk, S3, Azure or Google
     #[arg(long, default_value = "")]
     store: String,
-    /// Of the moments of `kills` and `kills of segments`, and the faults of `fleet`
+    /// Of the moments of `kills` and `kills of segments`, the faults of `fleet`, and `fuzz`
     #[arg(long, default_value_t = 1)]
     seed: u64,
     /// Also write everything here
@@ -105,7 +114,18 @@ async fn main() -> Result<()> {
     } else {
         vec![]
     };
+    let still_clocks =
+        if wants(bench::STILL_CLOCKS) { Some(still_clocks::measure(args.seconds.max(80.0)).await?) } else { None };
+    let opus_length = if wants(bench::OPUS_LENGTH) { Some(opus_length::measure(args.seconds).await?) } else { None };
+    let bad_networks = if wants(bench::BAD_NETWORKS) { Some(bad_networks::measure(args.seconds).await?) } else { None };
+    let lip_sync = if wants(bench::LIP_SYNC) { lip_sync::measure().await? } else { vec![] };
+    let big_room = if wants(bench::BIG_ROOM) { big_room::measure(args.seconds).await? } else { vec![] };
+    let fuzz = if wants(bench::FUZZ) { Some(fuzz::measure(args.seed).await?) } else { None };
+    let twelve_hours =
+        if wants(bench::TWELVE_HOURS) { Some(twelve_hours::measure(args.seconds.max(900.0)).await?) } else { None };
     let all = json!({
+        "still_clocks": still_clocks, "opus_length": opus_length, "bad_networks": bad_networks, "lip_sync": lip_sync,
+        "big_room": big_room, "fuzz": fuzz, "twelve_hours": twelve_hours,
         "estimates": estimates,
         "dispatcher": dispatcher,
         "fleet": fleet,
@@ -140,6 +160,6 @@ mod tests {
         known.sort();
         assert_eq!(here, known);
         assert!(bench::NAMES.starts_with(&cost::names()), "{:?}", cost::names());
-        assert_eq!(bench::NAMES.len(), cost::names().len() + 17, "the others have a line each in main");
+        assert_eq!(bench::NAMES.len(), cost::names().len() + 24, "the others have a line each in main");
     }
 }

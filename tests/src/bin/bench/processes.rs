@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use anyhow::{Context, Result};
 use spillway_tests::servers::TestServers;
 
 /// Clock ticks a second of /proc/<pid>/stat: 100 on every Linux that Debian runs on.
@@ -23,6 +24,33 @@ pub async fn cores(pids: &[i32], time: Duration) -> f64 {
 /// CPU seconds that they have used so far.
 pub fn cpu_seconds(pids: &[i32]) -> f64 {
     pids.iter().filter_map(|pid| stat(*pid)).map(|fields| (fields[11] + fields[12]) / TICKS).sum()
+}
+
+/// What all processors of this machine have done since it started, in ticks.
+#[derive(Clone, Copy, Debug)]
+pub struct MachineTime {
+    all: f64,
+    idle: f64,
+}
+
+impl MachineTime {
+    /// Until now.
+    pub fn now() -> Result<Self> {
+        Self::read(&std::fs::read_to_string("/proc/stat").context("read /proc/stat")?)
+            .context("no line of all processors")
+    }
+
+    /// The first line; idle and iowait are the fourth and fifth number, what guests use is counted twice (proc(5)).
+    fn read(stat: &str) -> Option<Self> {
+        let numbers = stat.lines().next()?.strip_prefix("cpu ")?;
+        let numbers: Vec<f64> = numbers.split_whitespace().take(8).filter_map(|field| field.parse().ok()).collect();
+        Some(Self { all: numbers.iter().sum(), idle: numbers.get(3)? + numbers.get(4)? })
+    }
+
+    /// Share of the machine that nobody has used since then, 0 to 1.
+    pub fn idle_since(self, before: Self) -> f64 {
+        (self.idle - before.idle) / (self.all - before.all).max(1.0)
+    }
 }
 
 /// Unix time at which a process was started; `None` when it is gone.
@@ -58,4 +86,18 @@ fn status_mb(pid: i32, field: &str) -> Option<f64> {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
     let line = status.lines().find(|line| line.starts_with(field))?;
     Some(line.split_whitespace().nth(1)?.parse::<f64>().ok()? / 1024.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_machine_is_as_idle_as_its_processors() {
+        let read = |stat| MachineTime::read(stat).unwrap();
+        let before = read("cpu  100 0 50 800 50 0 0 0 0 0\ncpu0 50 0 25 400 25 0 0 0 0 0\n");
+        let after = read("cpu  150 0 75 850 75 0 0 0 20 0\ncpu0 75 0 40 425 37 0 0 0 20 0\n");
+        assert_eq!(after.idle_since(before), 0.5);
+        assert!(MachineTime::read("intr 1").is_none());
+    }
 }

@@ -5,6 +5,7 @@ mod file;
 mod fragments;
 mod track;
 mod descriptions;
+mod sample_table;
 mod boxes;
 
 pub use file::Mp4;

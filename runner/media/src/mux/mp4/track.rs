@@ -8,6 +8,7 @@ use crate::track::Codec;
 
 use super::boxes::{self, SampleFormat, boxed, full, u32, u64};
 use super::descriptions::VideoDescriptions;
+use super::sample_table::SampleTable;
 
 /// Of the movie; tracks have their own.
 pub const TIMESCALE: u32 = 90_000;
@@ -42,7 +43,7 @@ pub struct Mp4Track {
     /// Not yet in the file, in the order of their times.
     pub waiting: Vec<PendingSample>,
     /// In the file, for the last `moov`.
-    written: Vec<WrittenSample>,
+    written: SampleTable,
     chunks: Vec<Mp4Chunk>,
     /// Of the samples in the file: how many in a row have the same offset.
     offsets: Vec<(u32, i32)>,
@@ -69,13 +70,6 @@ pub struct PendingSample {
     description: u16,
     /// Shown so much later than `at`, in the track's timescale.
     offset: i32,
-}
-
-#[derive(Clone, Copy)]
-struct WrittenSample {
-    at: u64,
-    size: u32,
-    key: bool,
 }
 
 #[derive(Clone, Copy)]
@@ -167,7 +161,7 @@ impl Mp4Track {
             descriptions,
             timescale,
             waiting: vec![],
-            written: vec![],
+            written: SampleTable::default(),
             chunks: vec![],
             offsets: vec![],
             lasts_to: 0,
@@ -215,7 +209,7 @@ impl Mp4Track {
     fn push_reordered(&mut self, (at_ns, offset_ns): (u64, i64), key: bool, data: Vec<u8>) {
         let wanted = self.ticks(at_ns);
         // Players want times that grow.
-        let at = match self.waiting.last().map(|sample| sample.at).or(self.written.last().map(|sample| sample.at)) {
+        let at = match self.waiting.last().map(|sample| sample.at).or(self.written.last()) {
             Some(last) => wanted.max(last + 1),
             None => wanted,
         };
@@ -279,7 +273,7 @@ impl Mp4Track {
             Mp4TrackKind::Aac { .. } => aac::FRAME_SAMPLES,
             Mp4TrackKind::Opus => 960,
             Mp4TrackKind::Video { .. } => {
-                let written = self.written.iter().rev().map(|sample| sample.at);
+                let written = [self.written.last(), self.written.before_last()].into_iter().flatten();
                 let mut times = self.waiting.iter().rev().map(|sample| sample.at).chain(written);
                 let (last, before) = (times.next(), times.next());
                 let second = u64::from(self.timescale);
@@ -306,17 +300,16 @@ impl Mp4Track {
                 _ => self.offsets.push((1, sample.offset)),
             }
         }
-        self.written.extend(samples.iter().map(|sample| WrittenSample {
-            at: sample.at,
-            size: sample.data.len() as u32,
-            key: sample.key,
-        }));
+        // Every sample of sound is decodable by itself, and no table says so.
+        let is_video = self.is_video();
+        for sample in samples {
+            self.written.push(sample.at, sample.data.len() as u32, is_video && sample.key);
+        }
     }
 
     /// Begin and end of each sample in the file.
     fn intervals(&self) -> impl Iterator<Item = (u64, u64)> {
-        let ends = self.written.iter().skip(1).map(|next| next.at).chain([self.end()]);
-        self.written.iter().zip(ends).map(|(sample, end)| (sample.at, end))
+        self.written.intervals(self.end())
     }
 
     /// So many of its ticks are one in the last `moov`, where a duration has 32 bits: a picture may stand still for more than the
@@ -335,7 +328,7 @@ impl Mp4Track {
 
     /// Where the last sample in the file ends.
     fn end(&self) -> u64 {
-        self.written.last().map_or(0, |newest| self.end_of_newest(newest.at))
+        self.written.last().map_or(0, |newest| self.end_of_newest(newest))
     }
 
     fn end_in(&self, timescale: u32) -> u64 {
@@ -386,7 +379,7 @@ impl Mp4Track {
 
     /// A track that begins after the file: nothing, then all of it.
     fn edts(&self, out: &mut Vec<u8>, movie: u64) {
-        let begin = self.written.first().map_or(0, |sample| scale(sample.at, u64::from(self.timescale), TIMESCALE));
+        let begin = self.written.first().map_or(0, |at| scale(at, u64::from(self.timescale), TIMESCALE));
         boxed(out, b"edts", |out| {
             full(out, b"elst", 1, 0, |out| {
                 u32(out, if begin > 0 { 2 } else { 1 });
@@ -429,8 +422,7 @@ impl Mp4Track {
         }
         if video && !fragmented {
             full(out, b"stss", 0, 0, |out| {
-                let keys: Vec<u32> =
-                    self.written.iter().zip(1..).filter(|(sample, _)| sample.key).map(|(_, number)| number).collect();
+                let keys = self.written.keys();
                 u32(out, keys.len() as u32);
                 keys.iter().for_each(|number| u32(out, *number));
             });
@@ -453,8 +445,8 @@ impl Mp4Track {
         });
         full(out, b"stsz", 0, 0, |out| {
             u32(out, 0);
-            u32(out, self.written.len() as u32);
-            self.written.iter().for_each(|sample| u32(out, sample.size));
+            u32(out, self.written.count());
+            self.written.sizes().for_each(|size| u32(out, size));
         });
         full(out, b"co64", 0, 0, |out| {
             u32(out, self.chunks.len() as u32);

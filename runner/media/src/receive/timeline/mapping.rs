@@ -49,8 +49,9 @@ impl NtpMapping {
             self.offsets.push_back(offset);
             return ReportOutcome::First;
         };
-        let far = (offset - known).abs() > STEP;
-        if far && !stale && self.doubted.is_none_or(|doubted| (doubted - offset).abs() > STEP) {
+        let is_far = |from: i64| offset.saturating_sub(from).saturating_abs() > STEP;
+        let far = is_far(known);
+        if far && !stale && self.doubted.is_none_or(is_far) {
             self.doubted = Some(offset);
             return ReportOutcome::Doubted;
         }
@@ -62,12 +63,12 @@ impl NtpMapping {
         if self.offsets.len() > REMEMBERED {
             self.offsets.pop_front();
         }
-        if far { ReportOutcome::Stepped(offset - known) } else { ReportOutcome::Accepted }
+        if far { ReportOutcome::Stepped(offset.saturating_sub(known)) } else { ReportOutcome::Accepted }
     }
 
     /// Media time, or the publisher's clock, has moved against the other by so much.
     pub(super) fn shift(&mut self, by: i64) {
-        self.offsets.iter_mut().for_each(|offset| *offset += by);
+        self.offsets.iter_mut().for_each(|offset| *offset = offset.saturating_add(by));
         self.doubted = None;
     }
 

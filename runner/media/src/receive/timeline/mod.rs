@@ -28,7 +28,7 @@ use std::time::Duration;
 use self::decode_order::MAX_REORDER_NS;
 use self::delay::DelayEstimate;
 use self::mapping::ReportOutcome;
-use self::stream::{BELIEVABLE, SLEW_SOUND, StreamClock};
+use self::stream::{BELIEVABLE, SENTENCE_AHEAD, SLEW_SOUND, StreamClock};
 use crate::units::{MediaTime, RtpTime, Ssrc};
 
 /// Frames of one stream never come closer than this; muxers need rising times.
@@ -84,6 +84,16 @@ impl Timeline {
     /// Recording time at a moment of arrival.
     pub fn recording_time(&self, at: Duration) -> MediaTime {
         self.origin.map_or(MediaTime::ZERO, |origin| at.saturating_sub(origin).into())
+    }
+
+    /// What arrives at this moment has no place behind this one.
+    pub fn furthest(&self, at: Duration) -> MediaTime {
+        self.recording_time(at).plus_ns(SENTENCE_AHEAD as u64)
+    }
+
+    /// The place of the frame that was placed last.
+    pub fn newest(&self, stream: Ssrc) -> Option<MediaTime> {
+        self.streams.get(&stream)?.last.map(|(_, time)| time)
     }
 
     /// A frame arrived, before it is placed. Feeds the start gate and the arrival clock. True: frames of this stream
@@ -160,6 +170,7 @@ impl Timeline {
     /// same answer. RTP times that go back a little are those of B frames ([`Timeline::offset_ns`]).
     pub fn place(&mut self, stream: Ssrc, rtp: RtpTime, at: Duration) -> MediaTime {
         let origin = self.origin.unwrap_or(at).as_nanos() as f64;
+        let furthest = self.furthest(at);
         let Some(it) = self.streams.get_mut(&stream) else { return self.recording_time(at) };
         if let Some((last_rtp, time)) = it.last
             && last_rtp == rtp
@@ -183,7 +194,7 @@ impl Timeline {
         });
         let wanted = (it.place(media, by_report, at) - origin).max(0.0) as u64;
         let least = it.last.map_or(MediaTime::ZERO, |(_, time)| time.plus_ns(LEAST_STEP_NS));
-        let time = MediaTime::from_ns(wanted).max(least);
+        let time = MediaTime::from_ns(wanted).min(furthest).max(least);
         it.last = Some((rtp, time));
         time
     }
@@ -199,7 +210,7 @@ impl Timeline {
         let Some(identity) = self.streams.get(&stream).map(|it| it.identity.clone()) else { return };
         if let Some(person) = self.clocks.get_mut(&identity) {
             person.shift = person.shift.map(|shift| shift - by as f64);
-            person.delay.shift(-by);
+            person.delay.shift(by.saturating_neg());
         }
         // Reports of the participant's other streams will say the same, up to 3 s later.
         let others = self.streams.iter_mut().filter(|(ssrc, it)| **ssrc != stream && it.identity == identity);

@@ -53,7 +53,7 @@ const SILENT: Duration = Duration::from_millis(500);
 /// A frame is never placed further ahead of its arrival than this, nanoseconds.
 const AHEAD: i64 = 2_000_000_000;
 /// Nor one of a sentence that came at once: libwebrtc's listeners keep 200 packets.
-const SENTENCE_AHEAD: i64 = 4_000_000_000;
+pub(super) const SENTENCE_AHEAD: i64 = 4_000_000_000;
 
 #[derive(Debug)]
 pub(super) struct StreamClock {
@@ -199,7 +199,7 @@ impl StreamClock {
             return;
         }
         // Without reports a queue that was dropped looks the same: either way the frame stands where it arrives.
-        let by = if self.mapping.offset().is_some() { offset - min } else { offset - stands as i64 };
+        let by = if self.mapping.offset().is_some() { offset - min } else { offset.saturating_sub(stands as i64) };
         self.step(by, Recent::from([offset; 2]), at);
     }
 
@@ -295,7 +295,7 @@ impl StreamClock {
     /// A report that cannot be held against arrival, or speaks of the time before a step. `raw`: the publisher's clock minus
     /// media time by this report; `delay`: its arrival minus the publisher's clock.
     pub(super) fn is_outdated(&self, raw: i64, delay: i64, at: Duration) -> bool {
-        let differs = self.mapping.offset().is_some_and(|known| (raw - known).abs() > STEP);
+        let differs = self.mapping.offset().is_some_and(|known| raw.saturating_sub(known).saturating_abs() > STEP);
         if differs && self.came.is_none_or(|came| at.saturating_sub(came) > SILENT) {
             return true;
         }
@@ -314,7 +314,7 @@ impl StreamClock {
         let (Some(shift), Some(known), Some(arrived)) = (shift, self.mapping.offset(), self.recent.min()) else {
             return false;
         };
-        let change = (raw - known).abs() as f64;
+        let change = raw.saturating_sub(known).saturating_abs() as f64;
         (raw as f64 + shift - arrived as f64).abs() < SUPPORTED.min(change / 3.0)
     }
 
