@@ -63,6 +63,14 @@ pub enum PlanError {
         /// The list.
         possible: &'static str,
     },
+    /// A request with a template of its own, where none is allowed.
+    #[error("custom_base_url needs a web page, and this installation has composite_engine: native")]
+    NativeOnly,
+    /// Room composites are pages, and there is none for them.
+    #[error(
+        "room composites need a web page here (composite_engine: page), and neither custom_base_url nor template_base names one"
+    )]
+    NoTemplate,
     /// A feature of livekit/egress that this version does not have; the text is a subject with its verb.
     #[error("{0} not supported yet")]
     NotYet(&'static str),
@@ -72,9 +80,9 @@ impl PlanError {
     /// The psrpc code of the refusal.
     pub fn code(&self) -> Code {
         match self {
-            Self::NotRetrySafe => Code::FailedPrecondition,
+            Self::NotRetrySafe | Self::NoTemplate => Code::FailedPrecondition,
             Self::NotYet(_) => Code::Unimplemented,
-            Self::AssumeRoleDisabled => Code::PermissionDenied,
+            Self::AssumeRoleDisabled | Self::NativeOnly => Code::PermissionDenied,
             Self::Field(_)
             | Self::NoCommonCodec
             | Self::NoFileType

@@ -54,9 +54,9 @@ macro_rules! second_api {
     ($message:ident, $request:ident) => {
         match &mut $request.source {
             Some(livekit::$message::Source::Template(template)) => {
-                template.custom_base_url = without_credentials(&template.custom_base_url);
+                template.custom_base_url = page_url(&template.custom_base_url);
             }
-            Some(livekit::$message::Source::Web(web)) => web.url = without_credentials(&web.url),
+            Some(livekit::$message::Source::Web(web)) => web.url = page_url(&web.url),
             Some(livekit::$message::Source::Media(_)) | None => {}
         }
         $request.outputs.iter_mut().for_each(output);
@@ -68,13 +68,13 @@ macro_rules! second_api {
 pub fn redacted(request: &EgressRequest) -> Shown {
     match request.clone() {
         EgressRequest::RoomComposite(mut request) => {
-            request.custom_base_url = without_credentials(&request.custom_base_url);
+            request.custom_base_url = page_url(&request.custom_base_url);
             lists!(request);
             single!(room_composite_egress_request, request);
             Shown::RoomComposite(request)
         }
         EgressRequest::Web(mut request) => {
-            request.url = without_credentials(&request.url);
+            request.url = page_url(&request.url);
             lists!(request);
             single!(web_egress_request, request);
             Shown::Web(request)
@@ -137,6 +137,20 @@ pub fn stream_url(url: &str) -> String {
     match query {
         Some(query) => format!("{scheme}://{path}?{}{live}", query_values(query)),
         None => format!("{scheme}://{path}{live}"),
+    }
+}
+
+/// A page's URL without what may be secret in it: credentials, the values of its query, and its fragment, where single-page
+/// applications have a query of their own. livekit/egress shows it whole.
+pub fn page_url(url: &str) -> String {
+    let (rest, fragment) = match url.split_once('#') {
+        Some((rest, fragment)) => (rest, if fragment.is_empty() { "#" } else { "#{...}" }),
+        None => (url, ""),
+    };
+    let shown = without_credentials(rest);
+    match shown.split_once('?') {
+        Some((page, query)) => format!("{page}?{}{fragment}", query_values(query)),
+        None => format!("{shown}{fragment}"),
     }
 }
 
@@ -363,7 +377,7 @@ mod tests {
 
     #[expect(deprecated, reason = "old SDKs still fill the single output")]
     fn requests() -> Vec<EgressRequest> {
-        let url = || format!("https://user:{CANARY}@page/");
+        let url = || format!("https://user:{CANARY}@page/?token={CANARY}&{CANARY}#/room?key={CANARY}");
         let direct =
             |output| EgressRequest::Track(livekit::TrackEgressRequest { output: Some(output), ..Default::default() });
         vec![
@@ -425,6 +439,19 @@ mod tests {
             let bytes = info.encode_to_vec();
             let shown = String::from_utf8_lossy(&bytes);
             assert!(!shown.contains(CANARY), "{shown}");
+        }
+    }
+
+    #[test]
+    fn a_page_is_shown_without_the_values_of_its_query() {
+        for (url, shown) in [
+            ("https://x/a", "https://x/a"),
+            ("https://x/a?b=c&d=&e", "https://x/a?b={...}&d={...}&{...}"),
+            ("https://u:p@x/#/room", "https://{...}@x/#{...}"),
+            ("https://x/?q#", "https://x/?{...}#"),
+            ("no url", "no url"),
+        ] {
+            assert_eq!(page_url(url), shown);
         }
     }
 

@@ -40,6 +40,8 @@ impl RoomModel {
                             .as_ref()
                             .is_some_and(|video| media::shows(video, &track.sid, &participant.identity, origin(track))),
                     ),
+                    // Nothing of a room is recorded from it.
+                    Source::Page(_) => None,
                     Source::Media { audio, other_audio, .. } => {
                         media::side(audio, *other_audio, &track.sid, &participant.identity, participant.kind)
                     }
@@ -89,7 +91,7 @@ impl RoomModel {
     /// What it means that a chosen track cannot be recorded: without one that the request names there is no recording.
     pub(super) fn unrecordable(&self, sid: &str, message: String) -> RoomChange {
         let is_named = match &self.source {
-            Source::Room | Source::Participant { .. } => false,
+            Source::Room | Source::Participant { .. } | Source::Page(_) => false,
             Source::Tracks { .. } | Source::Track { .. } => true,
             Source::Media { .. } => {
                 let named = media::named(&self.source, sid);
@@ -115,7 +117,7 @@ impl RoomModel {
             return self.judge_awaited(now, changes);
         }
         match self.source.clone() {
-            Source::Room | Source::Media { .. } => {}
+            Source::Room | Source::Media { .. } | Source::Page(_) => {}
             Source::Participant { identity, .. } => {
                 let here = self.participants.values().any(|participant| participant.identity == identity);
                 if here {
