@@ -49,6 +49,8 @@ pub struct Settings {
     pub media_program: Option<PathBuf>,
     /// For the media process.
     pub media: MediaSettings,
+    /// Template of room composites whose request names none; `None`: there is none.
+    pub template_base: Option<String>,
     /// How long the media process may send no event before it is killed.
     pub hang_after_ms: u64,
     /// How long an egress may wait for its first media; 0: until the room ends.
@@ -70,6 +72,7 @@ impl Default for Settings {
             local_root: None,
             media_program: None,
             media: MediaSettings::default(),
+            template_base: None,
             hang_after_ms: 10_000,
             start_timeout_ms: 0,
             drain_timeout_ms: 30_000,

@@ -25,14 +25,14 @@ use tracing::error;
 /// For blocking calls that are left at the end: long enough for a removal on a slow disk, not for a disk that hangs.
 const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Records one egress of a LiveKit room, then exits.
+/// Records one egress of a LiveKit room or of a web page, then exits.
 ///
 /// A dispatcher starts it without arguments. By hand: `spillway-runner --request FILE` records what FILE asks for, shows
 /// progress on standard error and prints an EgressInfo as JSON on standard output. Ctrl-C finishes the file.
 #[derive(Debug, Parser)]
 #[command(name = "spillway-runner", version)]
 struct RunnerArgs {
-    /// JSON or YAML with one of room_composite, participant, track_composite, track, egress; "-" reads standard input.
+    /// JSON or YAML with one of room_composite, participant, track_composite, track, web, egress; "-" reads standard input.
     #[arg(long, value_name = "FILE")]
     request: Option<PathBuf>,
     /// Finishes the uploads of a recording whose task died; started by a dispatcher.

@@ -280,6 +280,15 @@ fn streams_of(ticket: &Ticket, plan: &EgressPlan) -> anyhow::Result<Vec<Secret>>
     Ok(spillway_plan::stream_urls(&start)?)
 }
 
+/// Its secrets are in the request and in the ticket, not in the plan.
+fn page_url_of(ticket: &Ticket, plan: &EgressPlan, settings: &Settings) -> anyhow::Result<Option<Secret>> {
+    let Some(page) = plan.page() else { return Ok(None) };
+    let start =
+        StartEgressRequest::decode(ticket.request.reveal().as_slice()).context("read the request in the ticket")?;
+    let base = settings.template_base.as_deref();
+    Ok(Some(spillway_plan::page_url(&start, page.kind, base, (&ticket.ws_url, &ticket.token))?))
+}
+
 fn job_of(
     ticket: &Ticket,
     settings: &Settings,
@@ -289,6 +298,7 @@ fn job_of(
     let plan: EgressPlan = serde_json::from_str(ticket.plan_json.reveal()).context("read the plan in the ticket")?;
     Ok(SessionJob {
         streams: streams_of(ticket, &plan)?,
+        page_url: page_url_of(ticket, &plan, settings)?,
         ws_url: ticket.ws_url.clone(),
         token: ticket.token.clone(),
         media: settings.media.clone(),
@@ -343,7 +353,13 @@ pub async fn serve_request(
     let ledger = EgressLedger::accept(&shot.start, clock.unix_ns());
     let reporter = Reporter::new(ledger, Duration::from_secs(5), clock.clone());
     let (inbox, events) = mpsc::channel(INBOX_CAPACITY);
+    let base = settings.template_base.as_deref();
+    let page = shot.plan.page();
+    let page_url = page
+        .map(|page| spillway_plan::page_url(&shot.start, page.kind, base, (&shot.ws_url, &shot.token)))
+        .transpose()?;
     let job = SessionJob {
+        page_url,
         rules: settings.rules(&shot.plan.limits),
         root: settings.root().context("find the working directory")?,
         media: settings.media.clone(),

@@ -54,6 +54,8 @@ pub struct SessionJob {
     pub ws_url: String,
     /// JWT for the room.
     pub token: Secret,
+    /// What the browser opens, where a page is recorded.
+    pub page_url: Option<Secret>,
     /// For the media process.
     pub media: MediaSettings,
     /// The media program.
@@ -212,6 +214,7 @@ impl Driver<'_> {
             plan: self.job.plan.clone(),
             ws_url: self.job.ws_url.clone(),
             token: self.job.token.clone(),
+            page_url: self.job.page_url.clone(),
             settings: self.job.media.clone(),
             streams,
             clock_ahead_ns: self.job.clock.ahead_of_host_ns(),
