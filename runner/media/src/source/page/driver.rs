@@ -1,0 +1,387 @@
+//! One page from its opening to its end: display, sound server and browser are started, what happens is decided by `life`, and
+//! what follows is carried out. One thread with a small runtime of its own; media pass it by in their own threads.
+
+use std::collections::VecDeque;
+use std::future::pending;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::mpsc::Receiver;
+use std::thread::Builder;
+use std::time::{Duration, Instant};
+
+use spillway_ipc::MediaEndReason;
+use spillway_process::chain;
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tokio::time::{MissedTickBehavior, interval};
+use tracing::{debug, info, warn};
+
+use super::browser::console::ConsoleLines;
+use super::browser::event::BrowserEvent;
+use super::browser::{Browser, BrowserOptions};
+use super::display::{Display, DisplayOptions};
+use super::folder::PageFolder;
+use super::life::{LOAD_TIMEOUT, LifeEffect, LifeEnd, PageLife};
+use super::message::{PageListener, PageMessage, PageOptions};
+use super::pictures::PictureQueue;
+use super::program;
+use super::samples::SampleQueue;
+use super::sound::{SoundOptions, SoundServer};
+use super::units::{PageFrame, PageSamples, monotonic};
+
+const TICK: Duration = Duration::from_millis(250);
+/// Refreshes a second for pages with a room: Chromium paints them at 30/s anyway, on edges nearer to when pictures came.
+const ROOM_HZ: u32 = 60;
+/// Black in limited range.
+const BLACK: (u8, u8) = (16, 128);
+
+/// Where media go.
+#[derive(Clone)]
+pub(super) struct PageQueues {
+    pub(super) pictures: Arc<PictureQueue>,
+    pub(super) samples: Arc<SampleQueue>,
+}
+
+/// Bytes of a picture of this size: I420 with rows padded to four bytes, as GStreamer lays it out.
+pub(super) fn picture_bytes((width, height): (u32, u32)) -> (usize, usize) {
+    let padded = |length: u32| length.next_multiple_of(4) as usize;
+    let luma = padded(width) * height.next_multiple_of(2) as usize;
+    (luma, 2 * padded(width.div_ceil(2)) * height.div_ceil(2) as usize)
+}
+
+fn black(size: (u32, u32)) -> Vec<u8> {
+    let (luma, chroma) = picture_bytes(size);
+    let mut picture = vec![BLACK.0; luma];
+    picture.resize(luma + chroma, BLACK.1);
+    picture
+}
+
+/// The moment of a time of CLOCK_MONOTONIC, which is the clock of [`Instant`].
+fn instant_of(at: Duration) -> Instant {
+    let (now, clock) = (Instant::now(), monotonic());
+    now.checked_sub(clock.saturating_sub(at)).unwrap_or(now)
+}
+
+/// Everything that runs for a page; dropped in this order.
+struct PageParts {
+    browser: Option<Browser>,
+    events: Option<UnboundedReceiver<BrowserEvent>>,
+    display: Option<Display>,
+    sound: SoundServer,
+    folder: PageFolder,
+}
+
+struct PageDriver {
+    options: PageOptions,
+    queues: PageQueues,
+    tell: Box<PageListener>,
+    life: PageLife,
+    console: ConsoleLines,
+    sandbox: bool,
+    /// Browsers so far: each has a folder of its own.
+    browsers: u32,
+    display_gone: UnboundedSender<()>,
+}
+
+/// Runs in the page's thread, within a [`tokio::task::LocalSet`], until `closed` is; `tell` gets the end in any case.
+pub(super) async fn run(
+    options: PageOptions,
+    queues: PageQueues,
+    mut closed: UnboundedReceiver<()>,
+    tell: Box<PageListener>,
+) {
+    let (display_gone, mut gone) = unbounded_channel();
+    let mut driver = PageDriver {
+        life: PageLife::new(options.awaits_start),
+        console: ConsoleLines::new(&options.url),
+        options,
+        queues,
+        tell,
+        sandbox: false,
+        browsers: 0,
+        display_gone,
+    };
+    let mut parts = match driver.prepare() {
+        Ok(parts) => parts,
+        Err(message) => {
+            let effects = driver.life.cannot_start(message, monotonic());
+            effects.into_iter().for_each(|effect| driver.tell_end(effect));
+            return;
+        }
+    };
+    tokio::select! {
+        biased;
+        _ = closed.recv() => {}
+        () = driver.drive(&mut parts, &mut gone) => {
+            // The sound of the last moments is still on its way.
+            let _ = closed.recv().await;
+        }
+    }
+    if let Some(browser) = parts.browser.take() {
+        browser.end().await;
+    }
+}
+
+impl PageDriver {
+    /// What needs no browser yet. The error is for the user.
+    fn prepare(&mut self) -> Result<PageParts, String> {
+        let folder = PageFolder::create().map_err(|error| format!("no folder for the page: {error}"))?;
+        if !folder.is_in_memory() {
+            debug!("no place in memory has room for the profile; nothing that the page visits is kept in it");
+        }
+        self.choose_sandbox()?;
+        let refused = Browser::refused_flags(&self.options.settings);
+        if !refused.is_empty() {
+            self.note(format!("chrome_flags that are not obeyed: {}", refused.join(", ")));
+        }
+        let options = SoundOptions { folder: folder.path().to_owned() };
+        let (sound, blocks) = SoundServer::start(&options).map_err(|error| chain(&error).to_string())?;
+        self.take_sound(blocks)?;
+        Ok(PageParts { browser: None, events: None, display: None, sound, folder })
+    }
+
+    fn choose_sandbox(&mut self) -> Result<(), String> {
+        let allowed = program::allows_user_namespaces();
+        self.sandbox = match self.options.settings.sandbox {
+            Some(true) if !allowed => {
+                return Err("enable_chrome_sandbox is set, and this system lets the browser have none: it needs user \
+                            namespaces, and a user who is not root"
+                    .to_owned());
+            }
+            Some(asked) => asked,
+            None => allowed,
+        };
+        if self.options.settings.sandbox.is_none() && !allowed {
+            self.note("the browser runs without its own sandbox: user namespaces are forbidden here".to_owned());
+        }
+        Ok(())
+    }
+
+    /// Until the end has been told.
+    async fn drive(&mut self, parts: &mut PageParts, gone: &mut UnboundedReceiver<()>) {
+        let mut effects = self.open(parts).await;
+        let mut ticks = interval(TICK);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        while self.apply(effects, parts).await {
+            let PageParts { browser, events, .. } = &mut *parts;
+            effects = tokio::select! {
+                biased;
+                Some(event) = next_event(events) => self.on_event(event),
+                () = ended(browser) => {
+                    // What it has told before comes first.
+                    parts.browser = None;
+                    self.life.on(BrowserEvent::Gone, monotonic())
+                }
+                Some(()) = gone.recv() => {
+                    let failure = parts.display.as_mut().and_then(Display::failure);
+                    warn!(failure, "the display of the page has ended");
+                    parts.display = None;
+                    self.life.display_gone(monotonic())
+                }
+                _ = ticks.tick() => self.life.tick(monotonic()),
+            };
+        }
+    }
+
+    /// Starts what is missing of display and browser.
+    async fn open(&mut self, parts: &mut PageParts) -> Vec<LifeEffect> {
+        match self.start_browser(parts).await {
+            Ok(()) => self.life.opened(monotonic()),
+            Err(message) => self.life.cannot_start(message, monotonic()),
+        }
+    }
+
+    async fn start_browser(&mut self, parts: &mut PageParts) -> Result<(), String> {
+        if parts.display.is_none() {
+            let (display, frames) = self.start_display(parts.folder.path().to_owned())?;
+            self.take_pictures(frames)?;
+            parts.display = Some(display);
+        }
+        let Some(display) = &parts.display else { return Err("there is no display".to_owned()) };
+        self.browsers += 1;
+        let folder = parts.folder.subfolder(&format!("browser-{}", self.browsers));
+        let folder = folder.map_err(|error| format!("no folder for the browser: {error}"))?;
+        let options = BrowserOptions {
+            settings: &self.options.settings,
+            size: self.options.size,
+            folder: &folder,
+            incognito: !parts.folder.is_in_memory(),
+            display: display.address(),
+            sound: (parts.sound.address(), parts.sound.cookie()),
+            proxy: self.options.proxy,
+            sandbox: self.sandbox,
+            allows_udp: self.options.joins_room || self.options.settings.allow_webrtc,
+        };
+        let (browser, events) = Browser::start(options).await.map_err(|error| chain(&error).to_string())?;
+        (parts.browser, parts.events) = (Some(browser), Some(events));
+        Ok(())
+    }
+
+    fn start_display(&self, folder: PathBuf) -> Result<(Display, Receiver<PageFrame>), String> {
+        let (width, height) = self.options.size;
+        let options = DisplayOptions { width, height, fps: self.options.framerate, folder };
+        let (display, frames) = Display::start(&options).map_err(|error| chain(&error).to_string())?;
+        if self.options.joins_room && self.options.framerate < ROOM_HZ {
+            display.set_refresh(ROOM_HZ).map_err(|error| chain(&error).to_string())?;
+        }
+        Ok((display, frames))
+    }
+
+    fn take_pictures(&self, frames: Receiver<PageFrame>) -> Result<(), String> {
+        let (pictures, gone) = (self.queues.pictures.clone(), self.display_gone.clone());
+        let take = move || {
+            frames.into_iter().for_each(|frame| pictures.put(frame));
+            // Refused only when the page is closed.
+            let _ = gone.send(());
+        };
+        Builder::new().name("page frames".to_owned()).spawn(take).map(drop).map_err(|error| error.to_string())
+    }
+
+    fn take_sound(&self, blocks: Receiver<PageSamples>) -> Result<(), String> {
+        let samples = self.queues.samples.clone();
+        let take = move || {
+            blocks.into_iter().for_each(|block| samples.put(block));
+            samples.over();
+        };
+        Builder::new().name("page blocks".to_owned()).spawn(take).map(drop).map_err(|error| error.to_string())
+    }
+
+    /// What the page says is redacted before anything else sees it.
+    fn on_event(&mut self, event: BrowserEvent) -> Vec<LifeEffect> {
+        let now = monotonic();
+        let event = match event {
+            BrowserEvent::Console(arguments) => {
+                let effects = self.life.on(BrowserEvent::Console(arguments.clone()), now);
+                if let Some(line) = self.console.line(&arguments.join(" "), now) {
+                    debug!(line, "console of the page");
+                }
+                return effects;
+            }
+            BrowserEvent::Exception(text) => {
+                if let Some(line) = self.console.line(&text, now) {
+                    debug!(line, "exception in the page");
+                }
+                return vec![];
+            }
+            BrowserEvent::Checked(found) => BrowserEvent::Checked(found.map(|text| self.console.redacted(&text))),
+            BrowserEvent::Dialog { kind, message } => {
+                BrowserEvent::Dialog { kind, message: self.console.redacted(&message) }
+            }
+            BrowserEvent::Navigated(Err(code)) => BrowserEvent::Navigated(Err(self.console.redacted(&code))),
+            BrowserEvent::Document { status, text } => {
+                BrowserEvent::Document { status, text: self.console.redacted(&text) }
+            }
+            other => other,
+        };
+        debug!(?event, "the page");
+        self.life.on(event, now)
+    }
+
+    /// Carries out what follows. False: the end was told.
+    async fn apply(&mut self, effects: Vec<LifeEffect>, parts: &mut PageParts) -> bool {
+        let mut effects = VecDeque::from(effects);
+        while let Some(effect) = effects.pop_front() {
+            match effect {
+                LifeEffect::Navigate => {
+                    if let Some(browser) = &mut parts.browser {
+                        browser.devtools.navigate(&self.options.url, LOAD_TIMEOUT);
+                    }
+                }
+                LifeEffect::Check => {
+                    if let Some(browser) = &mut parts.browser {
+                        browser.devtools.check();
+                    }
+                }
+                LifeEffect::Watch => {
+                    if let Some(browser) = &mut parts.browser {
+                        browser.devtools.watch();
+                    }
+                }
+                LifeEffect::Restart => {
+                    parts.events = None;
+                    if let Some(browser) = parts.browser.take() {
+                        browser.end().await;
+                    }
+                    effects.extend(self.open(parts).await);
+                }
+                LifeEffect::Begin { at } => {
+                    self.queues.samples.begin(at);
+                    self.queues.pictures.begin(at, || black(self.options.size));
+                    self.say(PageMessage::Began { at: instant_of(at), monotonic: at });
+                }
+                LifeEffect::Hold { from } => self.queues.pictures.hold(from),
+                LifeEffect::Release { at } => self.queues.pictures.release(at),
+                LifeEffect::Waiting(what) => self.say(PageMessage::Waiting(what.to_owned())),
+                LifeEffect::Noted(message) => self.note(message),
+                LifeEffect::Gap(length) => self.say(PageMessage::Gap(length)),
+                LifeEffect::End { .. } => {
+                    parts.events = None;
+                    self.tell_end(effect);
+                    if let Some(browser) = parts.browser.take() {
+                        browser.end().await;
+                    }
+                    return false;
+                }
+            }
+        }
+        true
+    }
+
+    fn tell_end(&mut self, effect: LifeEffect) {
+        let LifeEffect::End { at, why } = effect else { return };
+        self.queues.pictures.end_at(at);
+        let left_out = self.console.left_out();
+        info!(?why, left_out, has_begun = self.life.has_begun(), "the page is over");
+        let why = match why {
+            LifeEnd::Page => MediaEndReason::SourceClosed { message: "the page has ended the recording".to_owned() },
+            LifeEnd::Failed { code, message } => MediaEndReason::Failed { code: code.to_owned(), message },
+        };
+        self.say(PageMessage::Ended { at, why });
+    }
+
+    fn note(&mut self, message: String) {
+        self.say(PageMessage::Noted(message));
+    }
+
+    fn say(&mut self, message: PageMessage) {
+        // A listener that is gone closes the page too.
+        let _ = (self.tell)(message);
+    }
+}
+
+/// The next event of the browser; none comes where there is no browser.
+async fn next_event(events: &mut Option<UnboundedReceiver<BrowserEvent>>) -> Option<BrowserEvent> {
+    match events {
+        Some(received) => received.recv().await,
+        None => pending().await,
+    }
+}
+
+/// The exit of the browser, if there is one.
+async fn ended(browser: &mut Option<Browser>) {
+    match browser {
+        Some(browser) => browser.ended().await,
+        None => pending().await,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_black_picture_is_as_long_as_gstreamer_wants_it() {
+        gstreamer::init().unwrap();
+        for (width, height) in [(1280, 720), (16, 16), (18, 16), (1282, 718), (854, 480), (720, 1280)] {
+            let info = gstreamer_video::VideoInfo::builder(gstreamer_video::VideoFormat::I420, width, height);
+            assert_eq!(black((width, height)).len(), info.build().unwrap().size(), "{width}x{height}");
+        }
+    }
+
+    #[test]
+    fn an_instant_is_the_same_moment() {
+        let (now, clock) = (Instant::now(), monotonic());
+        let before = instant_of(clock.saturating_sub(Duration::from_secs(2)));
+        let off = now.saturating_duration_since(before).abs_diff(Duration::from_secs(2));
+        assert!(off < Duration::from_millis(50), "{off:?}");
+    }
+}
