@@ -16,6 +16,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::sync::mpsc::{Receiver, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
 use spillway_process::chain;
 use tracing::{Span, warn};
@@ -29,6 +30,8 @@ use super::units::{DisplayOptions, PageFrame};
 const QUEUE_SECONDS: u32 = 2;
 const QUEUE_BYTES: usize = 96_000_000;
 const MIN_QUEUE: usize = 4;
+/// A picture takes milliseconds.
+const END_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// What became of the display's pictures so far.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -90,9 +93,16 @@ impl CaptureThread {
 impl Drop for CaptureThread {
     fn drop(&mut self) {
         self.stop = None;
-        if let Some(thread) = self.thread.take() {
-            // It reports its failures itself.
-            let _ = thread.join();
+        let Some(thread) = self.thread.take() else { return };
+        let until = Instant::now() + END_TIMEOUT;
+        while !thread.is_finished() {
+            if Instant::now() >= until {
+                // An X server that hangs: the thread ends with it.
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(1));
         }
+        // It reports its failures itself.
+        let _ = thread.join();
     }
 }

@@ -59,7 +59,8 @@ pub struct DisplayOptions {
     pub width: u32,
     /// Pixels; even.
     pub height: u32,
-    /// Frames a second at most, and refreshes a second, from which Chromium takes the interval of its frames.
+    /// Frames a second at most; and refreshes a second, from which Chromium takes the interval of its frames, until another
+    /// rate is set.
     pub fps: u32,
     /// Private to this user, writable, removed by its owner; the X server's log lies there.
     pub folder: PathBuf,
