@@ -27,6 +27,9 @@ const STREAMS: &[&str] = &["srt-tools"];
 /// A foreign publisher, and what recordings are looked at in.
 const BROWSER: &[&str] = &["chromium"];
 
+/// The X server of pages; and a player of sound, which knows no more of our sound server than its protocol.
+const PAGES: &[&str] = &["pulseaudio-utils", "xvfb"];
+
 /// A daemon for the docker launcher's tests and for making images, and what their base is made with.
 pub const CONTAINERS: &[&str] = &["docker.io", "debootstrap"];
 
@@ -39,7 +42,7 @@ pub struct Needs {
     pub browser: bool,
     /// Servers of streams: nginx, srt-tools.
     pub streams: bool,
-    /// What only tests use: Docker, foreign publishers, terraform.
+    /// What only tests use: Docker, foreign publishers, terraform, displays and players of sound.
     pub tests: bool,
 }
 
@@ -63,6 +66,7 @@ pub fn install(needs: Needs) -> Result<Ready> {
     }
     if needs.tests {
         packages.extend(CONTAINERS);
+        packages.extend(PAGES);
     }
     if needs.streams {
         packages.extend(STREAMS);
