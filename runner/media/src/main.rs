@@ -3,8 +3,8 @@
 
 use std::process::ExitCode;
 
-use spillway_process::chain;
 use spillway_media::source::page::program;
+use spillway_process::chain;
 use spillway_process::telemetry;
 use tracing::error;
 

@@ -22,11 +22,8 @@ use crate::output::RawSink;
 use crate::units::{MediaTime, SampleIndex};
 
 /// The queue of pictures holds 2 s, and a picture is made 0.3 s after its time: before it is full, fewer are made.
-const BOUNDS: DegradationBounds = DegradationBounds {
-    half_above_ns: 700_000_000,
-    lower_above_ns: u64::MAX,
-    quarter_above_ns: 1_200_000_000,
-};
+const BOUNDS: DegradationBounds =
+    DegradationBounds { half_above_ns: 700_000_000, lower_above_ns: u64::MAX, quarter_above_ns: 1_200_000_000 };
 /// Below −60 dB it is silence.
 const HEARD: f32 = 0.001;
 /// Stereo samples given at once.

@@ -83,7 +83,10 @@ fn what_is_watched_gets_a_picture_at_every_output() {
     queue.put(frame(began + ms(100), 8));
     feed.end_at(MediaTime::from_ns(300_000_000));
     let given = pictures(&taken);
-    assert_eq!(given.iter().map(|(slot, length, _)| (*slot, *length)).collect::<Vec<_>>(), (0..9).map(|n| (n, 1)).collect::<Vec<_>>());
+    assert_eq!(
+        given.iter().map(|(slot, length, _)| (*slot, *length)).collect::<Vec<_>>(),
+        (0..9).map(|n| (n, 1)).collect::<Vec<_>>()
+    );
     assert_eq!(given.iter().map(|(_, _, number)| *number).collect::<Vec<_>>(), [7, 7, 7, 8, 8, 8, 8, 8, 8]);
     let stats = feed.stats();
     assert_eq!((stats.pictures, stats.distinct_frames, stats.frames_skipped), (9, 2, 0));

@@ -80,11 +80,16 @@ enum Stage {
     /// The browser starts.
     Starting,
     /// `until`: then it is tried again, or given up.
-    Loading { until: Duration, committed: bool },
+    Loading {
+        until: Duration,
+        committed: bool,
+    },
     /// Loaded; its error is looked for.
     Checking,
     /// Loaded, and not ready yet.
-    Waiting { since: Duration },
+    Waiting {
+        since: Duration,
+    },
     /// It is recorded.
     Recorded,
     Over,
@@ -278,7 +283,10 @@ impl PageLife {
             self.gone.get_or_insert((now, why.to_owned()));
             vec![LifeEffect::Hold { from: now.saturating_sub(UNSURE) }, LifeEffect::Restart]
         } else {
-            vec![LifeEffect::Noted(format!("{why} before the recording began, and is loaded again")), LifeEffect::Restart]
+            vec![
+                LifeEffect::Noted(format!("{why} before the recording began, and is loaded again")),
+                LifeEffect::Restart,
+            ]
         }
     }
 

@@ -64,10 +64,7 @@ impl Page {
     /// # Errors
     ///
     /// When the runtime or its thread cannot be made.
-    pub fn open(
-        options: PageOptions,
-        tell: impl FnMut(PageMessage) -> bool + Send + 'static,
-    ) -> io::Result<Self> {
+    pub fn open(options: PageOptions, tell: impl FnMut(PageMessage) -> bool + Send + 'static) -> io::Result<Self> {
         let (luma, chroma) = picture_bytes(options.size);
         let queues = PageQueues {
             pictures: Arc::new(PictureQueue::new(options.framerate, luma + chroma)),

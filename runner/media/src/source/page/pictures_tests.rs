@@ -91,7 +91,10 @@ fn what_finds_no_room_takes_the_place_of_the_newest() {
     assert_eq!(queue.no_room(), 41);
     queue.end_at(began + ms(10_000));
     let (pictures, end) = all(&queue);
-    assert_eq!((pictures.len(), pictures[0], pictures[58], pictures[59], end), (60, (0, 0), (58, 58), (100, 100), Some(300)));
+    assert_eq!(
+        (pictures.len(), pictures[0], pictures[58], pictures[59], end),
+        (60, (0, 0), (58, 58), (100, 100), Some(300))
+    );
 }
 
 #[test]

@@ -63,7 +63,10 @@ fn holes_are_silent_and_what_comes_twice_is_heard_once() {
     let all = all(&queue);
     assert_eq!(all.len(), 500 * 48);
     let at = |ms: usize| all[ms * 48];
-    assert_eq!((at(99), at(100), at(299), at(300), at(399), at(400), at(499)), (99.0, 0.0, 0.0, 300.0, 399.0, 400.0, 499.0));
+    assert_eq!(
+        (at(99), at(100), at(299), at(300), at(399), at(400), at(499)),
+        (99.0, 0.0, 0.0, 300.0, 399.0, 400.0, 499.0)
+    );
     assert_eq!(queue.missing_ms(), 200);
 }
 

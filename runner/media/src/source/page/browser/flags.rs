@@ -36,8 +36,7 @@ const SWITCHES: &[&str] = &[
 ];
 
 /// Switched off; the sound stays in the browser's process.
-const DISABLED_FEATURES: &str =
-    "AudioServiceOutOfProcess,Translate,OptimizationHints,MediaRouter,GlobalMediaControls";
+const DISABLED_FEATURES: &str = "AudioServiceOutOfProcess,Translate,OptimizationHints,MediaRouter,GlobalMediaControls";
 
 /// Their values are joined: of two flags with one name Chromium obeys the last.
 const JOINED: &[&str] = &["enable-features", "disable-features"];
@@ -84,8 +83,7 @@ pub struct BrowserFlags<'a> {
 impl BrowserFlags<'_> {
     /// Every argument, the page last: it is blank, because a URL may be secret and others can read a command line.
     pub fn arguments(&self) -> Vec<String> {
-        let mut flags: Vec<(String, Option<String>)> =
-            SWITCHES.iter().map(|name| ((*name).to_owned(), None)).collect();
+        let mut flags: Vec<(String, Option<String>)> = SWITCHES.iter().map(|name| ((*name).to_owned(), None)).collect();
         let mut set = |name: &str, value: String| flags.push((name.to_owned(), Some(value)));
         set("force-color-profile", "srgb".to_owned());
         set("password-store", "basic".to_owned());
@@ -212,7 +210,8 @@ mod tests {
         ];
         let arguments = arguments(&asked, |_| ());
         let count = |start: &str| arguments.iter().filter(|argument| argument.starts_with(start)).count();
-        for wanted in ["--lang=de", "--mute-audio", "--autoplay-policy=user-gesture-required", "--enable-features=Baz"] {
+        for wanted in ["--lang=de", "--mute-audio", "--autoplay-policy=user-gesture-required", "--enable-features=Baz"]
+        {
             assert!(arguments.iter().any(|argument| argument == wanted), "{wanted}");
         }
         assert_eq!((count("--kiosk"), count("--autoplay-policy"), count("--disable-features")), (0, 1, 1));

@@ -97,7 +97,10 @@ mod tests {
     #[test]
     fn every_reason_has_the_peers_form() {
         for (message, wanted) in [
-            (navigation("net::ERR_CONNECTION_REFUSED"), "page load error: net::ERR_CONNECTION_REFUSED (nothing listens there)"),
+            (
+                navigation("net::ERR_CONNECTION_REFUSED"),
+                "page load error: net::ERR_CONNECTION_REFUSED (nothing listens there)",
+            ),
             (navigation("net::ERR_NEW"), "page load error: net::ERR_NEW"),
             (http(404, "File not found"), "page load error: File not found"),
             (http(404, ""), "page load error: Not Found"),
