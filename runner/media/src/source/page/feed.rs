@@ -16,6 +16,7 @@ use gstreamer as gst;
 use super::pictures::{PictureQueue, PictureTurn};
 use super::samples::SampleQueue;
 use super::slots::slot_ns;
+use super::units::monotonic;
 use crate::compositor::{CompositorStats, DegradationBounds, DegradationPolicy, LiveRule, StatsCounter};
 use crate::key_grid::KeyGrid;
 use crate::output::RawSink;
@@ -123,6 +124,11 @@ impl PageFeed {
         stats
     }
 
+    /// The moment of the recording that is now.
+    pub fn now(&self) -> MediaTime {
+        monotonic().saturating_sub(self.began).into()
+    }
+
     /// Silence that stands for sound which never came.
     pub fn missing_sound_ms(&self) -> u64 {
         self.state.samples.missing_ms()
@@ -187,7 +193,8 @@ impl PictureThread {
                     let earliest = shown.as_ref().map_or(queued.slot, |shown| shown.from.max(queued.slot));
                     let from = self.next_made(earliest);
                     let goes_on = shown.as_mut().is_none_or(|shown| self.make(shown, from));
-                    *shown = Some(ShownPicture { picture: queued.picture, from, is_new: true });
+                    let picture = gst::Buffer::from_mut_slice(queued.picture);
+                    *shown = Some(ShownPicture { picture, from, is_new: true });
                     goes_on
                 }
                 (PictureTurn::Still, Some(shown)) => {

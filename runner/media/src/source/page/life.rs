@@ -76,7 +76,7 @@ pub enum LifeEnd {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Stage {
+enum LifePhase {
     /// The browser starts.
     Starting,
     /// `until`: then it is tried again, or given up.
@@ -99,7 +99,7 @@ enum Stage {
 #[derive(Debug)]
 pub struct PageLife {
     awaits_start: bool,
-    stage: Stage,
+    phase: LifePhase,
     /// Of the browser that runs.
     loads: u32,
     restarts: u32,
@@ -118,7 +118,7 @@ impl PageLife {
     pub fn new(awaits_start: bool) -> Self {
         Self {
             awaits_start,
-            stage: Stage::Starting,
+            phase: LifePhase::Starting,
             loads: 0,
             restarts: 0,
             is_ready: false,
@@ -136,7 +136,7 @@ impl PageLife {
 
     /// The browser runs and can be asked.
     pub fn opened(&mut self, now: Duration) -> Vec<LifeEffect> {
-        if self.stage != Stage::Starting {
+        if self.phase != LifePhase::Starting {
             return vec![];
         }
         (self.loads, self.is_ready) = (0, false);
@@ -147,7 +147,7 @@ impl PageLife {
 
     fn load(&mut self, now: Duration) -> Vec<LifeEffect> {
         self.loads += 1;
-        self.stage = Stage::Loading { until: now + LOAD_TIMEOUT, committed: false };
+        self.phase = LifePhase::Loading { until: now + LOAD_TIMEOUT, committed: false };
         vec![LifeEffect::Navigate]
     }
 
@@ -163,32 +163,34 @@ impl PageLife {
 
     /// An event of the browser that runs. Texts in it have no secrets.
     pub fn on(&mut self, event: BrowserEvent, now: Duration) -> Vec<LifeEffect> {
-        if self.stage == Stage::Over {
+        if self.phase == LifePhase::Over {
             return vec![];
         }
         match event {
             BrowserEvent::Committed => {
-                if let Stage::Loading { committed, .. } = &mut self.stage {
+                if let LifePhase::Loading { committed, .. } = &mut self.phase {
                     *committed = true;
                 }
                 vec![]
             }
-            BrowserEvent::Navigated(Err(code)) if matches!(self.stage, Stage::Loading { .. }) => {
+            BrowserEvent::Navigated(Err(code)) if matches!(self.phase, LifePhase::Loading { .. }) => {
                 if load_error::may_pass(&code) && self.loads < MAX_LOADS {
                     self.load(now)
                 } else {
                     self.fail("invalid_argument", load_error::navigation(&code), now)
                 }
             }
-            BrowserEvent::Document { status: status @ 400.., text } if matches!(self.stage, Stage::Loading { .. }) => {
+            BrowserEvent::Document { status: status @ 400.., text }
+                if matches!(self.phase, LifePhase::Loading { .. }) =>
+            {
                 self.fail("invalid_argument", load_error::http(status, &text), now)
             }
             // Without a commit it is Chromium's own page for an error, or the blank one.
-            BrowserEvent::Loaded if matches!(self.stage, Stage::Loading { committed: true, .. }) => {
-                self.stage = Stage::Checking;
+            BrowserEvent::Loaded if matches!(self.phase, LifePhase::Loading { committed: true, .. }) => {
+                self.phase = LifePhase::Checking;
                 vec![LifeEffect::Check]
             }
-            BrowserEvent::Checked(found) if self.stage == Stage::Checking => match found {
+            BrowserEvent::Checked(found) if self.phase == LifePhase::Checking => match found {
                 Some(text) => self.fail("invalid_argument", load_error::template(&text), now),
                 None => self.loaded(now),
             },
@@ -218,12 +220,12 @@ impl PageLife {
 
     /// To be called a few times a second.
     pub fn tick(&mut self, now: Duration) -> Vec<LifeEffect> {
-        match self.stage {
-            Stage::Loading { until, .. } if now >= until && self.loads < MAX_LOADS => self.load(now),
-            Stage::Loading { until, .. } if now >= until => {
+        match self.phase {
+            LifePhase::Loading { until, .. } if now >= until && self.loads < MAX_LOADS => self.load(now),
+            LifePhase::Loading { until, .. } if now >= until => {
                 self.fail("invalid_argument", load_error::TIMED_OUT.to_owned(), now)
             }
-            Stage::Waiting { since } if self.began.is_some() && now >= since + READY_TIMEOUT => self.begin(now),
+            LifePhase::Waiting { since } if self.began.is_some() && now >= since + READY_TIMEOUT => self.begin(now),
             _ => vec![],
         }
     }
@@ -232,15 +234,17 @@ impl PageLife {
         if !self.awaits_start || self.is_ready {
             return self.begin(now);
         }
-        self.stage = Stage::Waiting { since: now };
+        self.phase = LifePhase::Waiting { since: now };
         vec![LifeEffect::Watch, LifeEffect::Waiting("waiting for the page's START_RECORDING")]
     }
 
     /// The page says that it is ready. It may say so before everything that it names is loaded.
     fn ready(&mut self, now: Duration) -> Vec<LifeEffect> {
         self.is_ready = true;
-        match self.stage {
-            Stage::Waiting { .. } | Stage::Loading { committed: true, .. } | Stage::Checking if self.awaits_start => {
+        match self.phase {
+            LifePhase::Waiting { .. } | LifePhase::Loading { committed: true, .. } | LifePhase::Checking
+                if self.awaits_start =>
+            {
                 self.begin(now)
             }
             _ => vec![],
@@ -248,8 +252,8 @@ impl PageLife {
     }
 
     fn begin(&mut self, now: Duration) -> Vec<LifeEffect> {
-        let watched = matches!(self.stage, Stage::Waiting { .. });
-        self.stage = Stage::Recorded;
+        let watched = matches!(self.phase, LifePhase::Waiting { .. });
+        self.phase = LifePhase::Recorded;
         let mut effects = if watched { vec![] } else { vec![LifeEffect::Watch] };
         let Some(began) = self.began else {
             self.began = Some(now);
@@ -271,14 +275,14 @@ impl PageLife {
 
     /// The page is gone. The first time it is opened anew.
     fn lost(&mut self, why: &str, now: Duration) -> Vec<LifeEffect> {
-        if matches!(self.stage, Stage::Starting | Stage::Over) {
+        if matches!(self.phase, LifePhase::Starting | LifePhase::Over) {
             return vec![];
         }
         if self.restarts > 0 {
             return self.fail("internal", format!("{why}, after it had been loaded again"), now);
         }
         self.restarts += 1;
-        self.stage = Stage::Starting;
+        self.phase = LifePhase::Starting;
         if self.began.is_some() {
             self.gone.get_or_insert((now, why.to_owned()));
             vec![LifeEffect::Hold { from: now.saturating_sub(UNSURE) }, LifeEffect::Restart]
@@ -295,10 +299,10 @@ impl PageLife {
     }
 
     fn end(&mut self, now: Duration, why: LifeEnd) -> Vec<LifeEffect> {
-        if self.stage == Stage::Over {
+        if self.phase == LifePhase::Over {
             return vec![];
         }
-        self.stage = Stage::Over;
+        self.phase = LifePhase::Over;
         // What was missing when it ended is not worth a standing picture.
         let gone = self.gone.take();
         let at = gone.as_ref().map_or(now, |(since, _)| *since);

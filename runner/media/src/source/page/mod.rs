@@ -48,7 +48,7 @@ use self::samples::SampleQueue;
 use crate::output::RawSink;
 
 /// A page that is open. Dropping it ends the browser and everything beside it, and waits for that.
-pub struct Page {
+pub struct WebPage {
     close: UnboundedSender<()>,
     thread: Option<JoinHandle<()>>,
     media: PageMedia,
@@ -58,7 +58,7 @@ pub struct Page {
 #[derive(Clone)]
 pub struct PageMedia(PageQueues);
 
-impl Page {
+impl WebPage {
     /// Returns at once; whatever goes wrong is the reason in [`PageMessage::Ended`]. `tell` is called from the page's thread.
     ///
     /// # Errors
@@ -107,7 +107,7 @@ impl PageMedia {
     }
 }
 
-impl Drop for Page {
+impl Drop for WebPage {
     fn drop(&mut self) {
         // Refused only when it is over already.
         let _ = self.close.send(());

@@ -9,8 +9,6 @@ use std::collections::VecDeque;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use gstreamer as gst;
-
 use super::slots::{OutputSlots, slot_ns, slots_before};
 use super::units::{PageFrame, monotonic};
 
@@ -28,8 +26,8 @@ pub struct QueuedPicture {
     pub slot: u64,
     /// When it was painted, CLOCK_MONOTONIC.
     pub at: Duration,
-    /// I420.
-    pub picture: gst::Buffer,
+    /// As in [`PageFrame`]. No buffer of GStreamer, which may not be ready when the first one comes.
+    pub picture: Vec<u8>,
 }
 
 /// What the encoder's thread does next.
@@ -61,7 +59,7 @@ struct PictureState {
     began: Option<Duration>,
     waiting: VecDeque<QueuedPicture>,
     /// What the page shows, where it is not shown in the recording: before the beginning and while it is held.
-    unseen: Option<gst::Buffer>,
+    unseen: Option<Vec<u8>>,
     held_from: Option<Duration>,
     /// The first output that is not made.
     end: Option<u64>,
@@ -95,22 +93,21 @@ impl PictureQueue {
 
     /// A picture of the display, later than the one before it. Never waits.
     pub fn put(&self, frame: PageFrame) {
-        let picture = gst::Buffer::from_mut_slice(frame.data);
         let mut state = self.lock();
         let Some(began) = state.began else {
-            state.unseen = Some(picture);
+            state.unseen = Some(frame.data);
             return;
         };
         if state.held_from.is_some_and(|from| frame.at >= from) {
-            state.unseen = Some(picture);
+            state.unseen = Some(frame.data);
             return;
         }
-        self.place(&mut state, began, frame.at, picture);
+        self.place(&mut state, began, frame.at, frame.data);
         drop(state);
         self.news.notify_all();
     }
 
-    fn place(&self, state: &mut PictureState, began: Duration, at: Duration, picture: gst::Buffer) {
+    fn place(&self, state: &mut PictureState, began: Duration, at: Duration, picture: Vec<u8>) {
         if state.closed {
             return;
         }
@@ -139,7 +136,7 @@ impl PictureQueue {
             return;
         }
         state.began = Some(at);
-        let picture = state.unseen.take().unwrap_or_else(|| gst::Buffer::from_mut_slice(blank()));
+        let picture = state.unseen.take().unwrap_or_else(blank);
         state.waiting.push_back(QueuedPicture { slot: 0, at, picture });
         drop(state);
         self.news.notify_all();

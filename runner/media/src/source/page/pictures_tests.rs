@@ -6,7 +6,6 @@ use crate::source::page::units::PageRect;
 const BYTES: usize = 16;
 
 fn queue() -> PictureQueue {
-    gst::init().unwrap();
     PictureQueue::new(30, BYTES)
 }
 
@@ -16,7 +15,7 @@ fn frame(at: Duration, number: u8) -> PageFrame {
 }
 
 fn number(picture: &QueuedPicture) -> u8 {
-    picture.picture.map_readable().unwrap()[0]
+    picture.picture[0]
 }
 
 fn ms(ms: u64) -> Duration {

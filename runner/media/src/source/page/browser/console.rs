@@ -70,8 +70,8 @@ impl ConsoleLines {
     /// Any text of the page without its secrets, on one line and not longer than a line may be.
     pub fn redacted(&self, text: &str) -> String {
         let hidden = without_secrets(text, self.secrets.iter().map(|secret| secret.reveal().as_str()));
-        let words = hidden.split_whitespace().map(word);
-        words.collect::<Vec<_>>().join(" ").chars().take(MAX_CHARACTERS).collect()
+        let visible = hidden.split_whitespace().map(word);
+        visible.collect::<Vec<_>>().join(" ").chars().take(MAX_CHARACTERS).collect()
     }
 
     /// Lines that were not logged.

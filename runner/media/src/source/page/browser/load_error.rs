@@ -1,4 +1,4 @@
-//! Why a page was not loaded, in livekit/egress' form (`page load error: …`) with a sentence behind Chromium's codes. Pure.
+//! Why a page was not loaded, in livekit/egress' form (`page load error: …`), with a meaning behind Chromium's codes. Pure.
 
 /// Errors of Chromium after which another attempt may succeed: livekit/egress' list.
 const PASSING: &[&str] = &["net::ERR_CERT_VERIFIER_CHANGED", "net::ERR_CONNECTION_CLOSED"];
@@ -86,8 +86,8 @@ pub fn http(status: i64, text: &str) -> String {
 
 /// Of an element `div.error` in the page that was loaded; `text`: what it says.
 pub fn template(text: &str) -> String {
-    let words: Vec<&str> = text.split_whitespace().collect();
-    format!("template error: {}", words.join(" ").chars().take(500).collect::<String>())
+    let pieces: Vec<&str> = text.split_whitespace().collect();
+    format!("template error: {}", pieces.join(" ").chars().take(500).collect::<String>())
 }
 
 #[cfg(test)]
