@@ -12,7 +12,7 @@ use prost::Message;
 use spillway_bus::{Bid, Created, Handler, Incoming, Phase, Record, Ticket};
 use spillway_cost::Shape;
 use spillway_launchers::RunMode;
-use spillway_plan::{Destinations, EgressPlan, Output, OutputKind};
+use spillway_plan::{Destinations, EgressKind, EgressPlan, Output, OutputKind};
 use spillway_process::chain;
 use spillway_protocol::Secret;
 use spillway_protocol::code::{Code, RpcError};
@@ -247,6 +247,8 @@ impl StartRequest<'_> {
         let config = &*self.context.config();
         let given = |asked: &str, ours: &str| if asked.is_empty() { ours.to_owned() } else { asked.to_owned() };
         let token = match self.start.token.as_str() {
+            // It joins no room.
+            "" if plan.kind == EgressKind::Web => Secret::default(),
             "" => room_token(plan, config)?,
             theirs => Secret::new(theirs.to_owned()),
         };

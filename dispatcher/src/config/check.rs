@@ -211,6 +211,11 @@ fn effective(config: &Config, file: &File) -> File {
             segment_output_max_size: Some(limits.segment_max_bytes.unwrap_or_default()),
             image_output_max_duration: duration(limits.image_max_duration_ns),
         }),
+        composite_engine: Some(config.defaults.pages.engine),
+        template_base: config.defaults.pages.template_base.clone(),
+        insecure: Some(file.insecure.unwrap_or_default()),
+        enable_chrome_sandbox: file.enable_chrome_sandbox,
+        chrome_flags: file.chrome_flags.clone(),
         disallow_local_storage: Some(config.defaults.storage.disallow_local),
         storage: file.storage.clone(),
         backup: file.backup.clone(),
@@ -257,5 +262,7 @@ fn runner_defaults(file: &File) -> Runner {
         poster: given.poster.or(Some(false)),
         contact_sheet: given.contact_sheet.or(Some(false)),
         thumbnails: or(given.thumbnails, 0),
+        chromium: given.chromium.or(Some("/usr/lib/chromium/chromium".into())),
+        allow_webrtc: given.allow_webrtc.or(Some(false)),
     }
 }

@@ -15,7 +15,7 @@ use super::duration::GoDuration;
 use super::error::ConfigError;
 use super::keys::{File, Push, Runner};
 use super::settings::{Config, Trust};
-use super::{stores, targets, tenants};
+use super::{pages, stores, targets, tenants};
 
 /// What the dispatcher works with.
 ///
@@ -62,6 +62,7 @@ pub fn resolve(file: &File) -> Result<Config, ConfigError> {
             storage: stores::resolve(file)?,
             limits: limits(file),
             sheets: sheets(file)?,
+            pages: pages::rules(file)?,
         },
         redis,
         api_key,
@@ -215,6 +216,9 @@ fn runner(file: &File, local_root: Option<PathBuf>) -> Result<serde_json::Value,
         poster: _,
         contact_sheet: _,
         thumbnails: _,
+        // Of pages: `pages`.
+        chromium: _,
+        allow_webrtc: _,
     } = file.runner.clone().unwrap_or_default();
     let reorder = reorder.or(file.latency.as_ref().and_then(|latency| latency.jitter_buffer_latency));
     let mut media = serde_json::Map::new();
@@ -240,7 +244,12 @@ fn runner(file: &File, local_root: Option<PathBuf>) -> Result<serde_json::Value,
     if !streams.is_empty() {
         media.insert("streams".to_owned(), streams.into());
     }
+    let page = pages::settings(file)?;
+    if !page.is_empty() {
+        media.insert("page".to_owned(), page.into());
+    }
     put(&mut all, "local_root", text(local_root));
+    put(&mut all, "template_base", pages::rules(file)?.template_base.map(Into::into));
     put(&mut all, "start_timeout_ms", millis(start_timeout));
     put(&mut all, "hang_after_ms", millis(hang_after));
     put(&mut all, "drain_timeout_ms", millis(drain_timeout));

@@ -98,6 +98,12 @@ impl DockerLauncher {
         Ok((daemon == self.daemon().await?.id).then_some(container))
     }
 
+    /// The image that the order needs.
+    fn image(&self, order: &LaunchOrder) -> &str {
+        let page = self.options.page_image.as_deref().filter(|_| order.page);
+        page.unwrap_or(&self.options.image)
+    }
+
     fn body(&self, order: &LaunchOrder, cores: Option<u32>) -> ContainerCreateBody {
         let options = &self.options;
         let open = options.environment.iter().map(|(name, value)| format!("{name}={value}"));
@@ -118,7 +124,7 @@ impl DockerLauncher {
             ..HostConfig::default()
         };
         ContainerCreateBody {
-            image: Some(options.image.clone()),
+            image: Some(self.image(order).to_owned()),
             env: Some(open.chain(names).collect()),
             labels: Some(labels),
             user: options.user.clone(),
@@ -131,13 +137,12 @@ impl DockerLauncher {
         }
     }
 
-    async fn pull(&self) -> Result<(), LaunchError> {
-        let asked =
-            CreateImageOptions { from_image: Some(self.options.image.clone()), ..CreateImageOptions::default() };
+    async fn pull(&self, image: &str) -> Result<(), LaunchError> {
+        let asked = CreateImageOptions { from_image: Some(image.to_owned()), ..CreateImageOptions::default() };
         let docker = self.docker().await.map_err(refusal)?;
         let pulled = docker.create_image(Some(asked), None, None).try_collect::<Vec<_>>().await;
         pulled.map(|_| ()).map_err(|error| LaunchError::Misconfigured {
-            message: format!("the image {} could not be pulled", self.options.image),
+            message: format!("the image {image} could not be pulled"),
             source: Some(error.into()),
         })
     }
@@ -165,7 +170,7 @@ impl DockerLauncher {
                         None => replaced = true,
                     },
                     Some(404) if !pulled => {
-                        self.pull().await?;
+                        self.pull(self.image(order)).await?;
                         pulled = true;
                     }
                     _ => return Err(refusal(error)),
@@ -345,6 +350,10 @@ impl Launcher for DockerLauncher {
 
     fn platform(&self) -> Platform {
         Platform::Host
+    }
+
+    fn takes_pages(&self) -> bool {
+        self.options.page_image.is_some()
     }
 }
 
