@@ -22,6 +22,7 @@ mod srt;
 mod websocket;
 mod relays;
 mod kinds;
+mod web;
 mod limits;
 mod edges;
 mod mistakes;
@@ -59,6 +60,7 @@ fn main() {
         websocket::cases(),
         relays::cases(),
         kinds::cases(),
+        web::cases(),
         limits::cases(),
         mistakes::cases(),
         edges::cases(),
