@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use aws_lc_rs::signature::{RSA_PKCS1_2048_8192_SHA256, UnparsedPublicKey};
 use bytes::Bytes;
 use reqwest::{Client, Method};
-use spillway_plan::destination::{CredentialOrigin, Gcs, Proxy};
+use spillway_plan::destination::{DestinationOrigin, Gcs, Proxy};
 use spillway_plan::{Destination, Provider, Secret, Store};
 use spillway_storage::conformance::{self, StorageSubject};
 use spillway_storage::{Meta, Options, Storage, StorageError, StorageErrorKind, open};
@@ -193,7 +193,7 @@ async fn listener() -> (String, Arc<AtomicUsize>) {
 }
 
 /// Everything a user, an operator or a log is told of what a store did with these credentials.
-async fn told(credentials: serde_json::Value, origin: CredentialOrigin) -> Vec<StorageError> {
+async fn told(credentials: serde_json::Value, origin: DestinationOrigin) -> Vec<StorageError> {
     let gcs = Gcs {
         credentials: secret(&credentials.to_string()),
         origin,
@@ -251,7 +251,7 @@ async fn a_request_makes_googles_library_read_no_file_and_ask_no_url() {
     std::fs::write(&file, format!("{{\"{CANARY}\":\"{CANARY}\"}}")).expect("a file");
     let (url, request) = listener().await;
     for credentials in instructions(&file, &url) {
-        let errors = told(credentials.clone(), CredentialOrigin::default()).await;
+        let errors = told(credentials.clone(), DestinationOrigin::default()).await;
         let kind = credentials["type"].as_str().expect("a type");
         assert_eq!(errors.len(), 1, "not even opened: {errors:?}");
         assert_eq!(errors[0].kind, StorageErrorKind::Denied);
@@ -267,14 +267,14 @@ async fn a_request_makes_googles_library_read_no_file_and_ask_no_url() {
     }
     account["universe_domain"] = url.trim_start_matches("http://").into();
     account["credential_source"] = serde_json::json!({ "file": file });
-    let errors = told(account.clone(), CredentialOrigin::Request).await;
+    let errors = told(account.clone(), DestinationOrigin::Request).await;
     assert!(
         errors.iter().all(|error| error.kind == StorageErrorKind::Busy),
         "its own store is asked, and is not there: {errors:?}"
     );
     assert_silent(&errors, &account);
     account["private_key"] = CANARY.into();
-    let errors = told(account.clone(), CredentialOrigin::Request).await;
+    let errors = told(account.clone(), DestinationOrigin::Request).await;
     assert!(errors.iter().any(|error| error.kind == StorageErrorKind::Denied), "{errors:?}");
     assert_silent(&errors, &account);
     assert_eq!(request.load(Ordering::SeqCst), 0, "no connection was made");
@@ -288,7 +288,7 @@ async fn what_googles_library_has_read_is_not_repeated() {
     std::fs::write(&file, format!("{{\"{CANARY}\":\"{CANARY}\"}}")).expect("a file");
     let (url, request) = listener().await;
     for credentials in instructions(&file, &url) {
-        let errors = told(credentials.clone(), CredentialOrigin::Configuration).await;
+        let errors = told(credentials.clone(), DestinationOrigin::Configuration).await;
         assert!(!errors.is_empty());
         assert_silent(&errors, &credentials);
         let kind = credentials["type"].as_str().expect("a type");

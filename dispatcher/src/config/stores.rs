@@ -4,7 +4,7 @@
 use std::path::Path;
 
 use spillway_plan::destination::{
-    AliOss, AssumeRole, Azure, CredentialOrigin, Gcs, Local, Provider, Proxy, S3, StorageConfig, Store,
+    AliOss, AssumeRole, Azure, DestinationOrigin, Gcs, Local, Provider, Proxy, S3, StorageConfig, Store,
 };
 use spillway_plan::uploads::check;
 use spillway_protocol::Secret;
@@ -93,6 +93,7 @@ fn s3(given: &keys::S3) -> Provider {
         assume_role: role.map(|arn| AssumeRole { arn, external_id: given.assume_role_external_id.unwrap_or_default() }),
         region: given.region.unwrap_or_default(),
         endpoint: given.endpoint.unwrap_or_default(),
+        origin: DestinationOrigin::Configuration,
         bucket: given.bucket.unwrap_or_default(),
         force_path_style: given.force_path_style.unwrap_or_default(),
         metadata: given.metadata.unwrap_or_default(),
@@ -106,7 +107,7 @@ fn gcp(given: &keys::Gcp) -> Provider {
     let given = given.clone();
     Provider::Gcs(Gcs {
         credentials: given.credentials_json.unwrap_or_default(),
-        origin: CredentialOrigin::Configuration,
+        origin: DestinationOrigin::Configuration,
         bucket: given.bucket.unwrap_or_default(),
         proxy: proxy(given.proxy_config, None),
         endpoint: given.endpoint.unwrap_or_default(),
@@ -120,6 +121,7 @@ fn azure(given: &keys::Azure) -> Provider {
         key: given.account_key.unwrap_or_default(),
         container: given.container_name.unwrap_or_default(),
         endpoint: given.endpoint.unwrap_or_default(),
+        origin: DestinationOrigin::Configuration,
     })
 }
 
@@ -130,6 +132,7 @@ fn alioss(given: &keys::AliOss) -> Provider {
         secret: given.secret.unwrap_or_default(),
         region: given.region.unwrap_or_default(),
         endpoint: given.endpoint.unwrap_or_default(),
+        origin: DestinationOrigin::Configuration,
         bucket: given.bucket.unwrap_or_default(),
     })
 }

@@ -1,6 +1,6 @@
 //! Why there is no connection to a host that a request named. Values only; the texts go to the user.
 
-use std::fmt;
+use std::{fmt, io};
 
 use crate::address::AddressClass;
 
@@ -46,7 +46,9 @@ impl GuardError {
             if let Some(found) = error.downcast_ref::<Self>() {
                 return Some(found).filter(|found| found.is_refusal());
             }
-            cause = error.source();
+            // Its source is that of the error inside.
+            let inside = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
+            cause = inside.map(|inside| inside as &(dyn std::error::Error + 'static)).or_else(|| error.source());
         }
         None
     }
