@@ -10,6 +10,7 @@ use prost::Message;
 use spillway_bus::{
     Bus, ClaimToken, Heartbeats, IoClient, RedisConfig, Registry, Ticket, TicketKey, Tickets, UploadStates,
 };
+use spillway_guard::GuardRules;
 use spillway_ipc::migration::{MigrationSignal, MigrationSignals};
 use spillway_plan::{Destinations, EgressPlan};
 use spillway_process::Clock;
@@ -71,7 +72,8 @@ pub async fn serve_task(
             info!("the ticket is taken or has expired");
             return Ok(ServeOutcome::NotOurs);
         };
-        serve_ticket(&bus, &tickets, names, ticket, task, Arc::new(stores::DefaultStoreFactory::default())).await
+        let stores = stores::DefaultStoreFactory::new(&guard_of(&ticket));
+        serve_ticket(&bus, &tickets, names, ticket, task, Arc::new(stores)).await
     }
     .instrument(span)
     .await
@@ -255,13 +257,23 @@ fn destinations_of(ticket: &Ticket) -> anyhow::Result<Vec<Destinations>> {
 
 /// Settings of a dispatcher of another version that cannot be read are no reason to lose a recording.
 fn settings_of(ticket: &Ticket) -> Settings {
-    if ticket.runner.is_null() {
-        return Settings::default();
+    let settings = match &ticket.runner {
+        serde_json::Value::Null => Settings::default(),
+        given => serde_json::from_value(given.clone()).unwrap_or_else(|error| {
+            warn!(%error, "runner settings in the ticket not understood, defaults taken");
+            Settings::default()
+        }),
+    };
+    Settings { guard: guard_of(ticket), ..settings }
+}
+
+/// What the request may name. A dispatcher writes it always, if only that nothing is open; one that does not is of a version
+/// without a guard, whose configured stores are not marked as such: while it is replaced its recordings go on as they began.
+fn guard_of(ticket: &Ticket) -> GuardRules {
+    match ticket.runner.get("guard") {
+        Some(given) => serde_json::from_value(given.clone()).unwrap_or_default(),
+        None => GuardRules::unrestricted(),
     }
-    serde_json::from_value(ticket.runner.clone()).unwrap_or_else(|error| {
-        warn!(%error, "runner settings in the ticket not understood, defaults taken");
-        Settings::default()
-    })
 }
 
 /// A plan that cannot be read has none; that is an error later, when the egress is ours.
@@ -291,7 +303,7 @@ fn job_of(
         streams: streams_of(ticket, &plan)?,
         ws_url: ticket.ws_url.clone(),
         token: ticket.token.clone(),
-        media: settings.media.clone(),
+        media: settings.media_settings(),
         program: settings.media_program.clone().map_or_else(media::program, Ok)?,
         root: settings.root().context("find the working directory")?,
         rules: settings.rules(&plan.limits),
@@ -346,7 +358,7 @@ pub async fn serve_request(
     let job = SessionJob {
         rules: settings.rules(&shot.plan.limits),
         root: settings.root().context("find the working directory")?,
-        media: settings.media.clone(),
+        media: settings.media_settings(),
         streams: spillway_plan::stream_urls(&shot.start)?,
         plan: shot.plan,
         ws_url: shot.ws_url,

@@ -10,6 +10,7 @@ use spillway_plan::destination::{DestinationOrigin, Gcs, Proxy};
 use spillway_plan::{Destination, Provider, Secret, Store};
 use spillway_storage::conformance::{self, StorageSubject};
 use spillway_storage::{Meta, Options, Storage, StorageError, StorageErrorKind, open};
+use spillway_tests::guard::loopback_guard;
 use spillway_tests::servers::bucket;
 use spillway_tests::servers::emulators::Emulator;
 use spillway_tests::servers::proxy::AuthProxy;
@@ -26,7 +27,7 @@ pub fn account() -> Secret {
 }
 
 async fn storage(gcs: Gcs) -> Arc<dyn Storage> {
-    let options = Options { stall_timeout: Duration::from_secs(10), ..Options::default() };
+    let options = Options { stall_timeout: Duration::from_secs(10), guard: loopback_guard(), ..Options::default() };
     let store = Store { provider: Provider::Gcs(gcs), prefix: String::new(), presign: false };
     open(&Destination::Store(Box::new(store)), &options).await.expect("opens")
 }
@@ -202,7 +203,8 @@ async fn told(credentials: serde_json::Value, origin: DestinationOrigin) -> Vec<
         ..Gcs::default()
     };
     let store = Store { provider: Provider::Gcs(gcs), prefix: String::new(), presign: true };
-    let options = Options { attempts: 1, stall_timeout: Duration::from_secs(5), ..Options::default() };
+    let options =
+        Options { attempts: 1, stall_timeout: Duration::from_secs(5), guard: loopback_guard(), ..Options::default() };
     let store = match open(&Destination::Store(Box::new(store)), &options).await {
         Ok(store) => store,
         Err(error) => return vec![error],

@@ -5,6 +5,7 @@
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
+use spillway_guard::GuardRules;
 use spillway_plan::{Container, EgressPlan, Secret};
 
 use crate::FileId;
@@ -107,6 +108,8 @@ pub struct MediaSettings {
     pub fragment_ms: u64,
     /// How the servers of streams are authenticated.
     pub streams: StreamSettings,
+    /// What URLs of streams and pages may name beside public hosts; the runner sets it. The default opens nothing.
+    pub guard: GuardRules,
 }
 
 impl Default for MediaSettings {
@@ -121,6 +124,7 @@ impl Default for MediaSettings {
             spill_dir: None,
             fragment_ms: 1000,
             streams: StreamSettings::default(),
+            guard: GuardRules::default(),
         }
     }
 }
