@@ -25,6 +25,7 @@ mod kinds;
 mod limits;
 mod edges;
 mod mistakes;
+mod guard;
 mod faults;
 mod uploads;
 mod clouds;
@@ -61,6 +62,7 @@ fn main() {
         kinds::cases(),
         limits::cases(),
         mistakes::cases(),
+        guard::cases(),
         edges::cases(),
         foreign::cases(),
         applications::cases(),

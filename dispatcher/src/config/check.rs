@@ -22,7 +22,7 @@ pub fn report(config: &Config, file: &File) -> Result<String, serde_yaml_ng::Err
     let rows = keys::rows();
     let mut effective_yaml = shown(&effective(config, file), &rows)?;
     // A dozen empty keys of Redis would hide the two that are set.
-    for section in ["redis", "storage", "backup", "s3", "gcp", "azure", "alioss"] {
+    for section in ["redis", "guard", "storage", "backup", "s3", "gcp", "azure", "alioss"] {
         prune(&mut effective_yaml, section);
     }
     let mut text =
@@ -211,6 +211,7 @@ fn effective(config: &Config, file: &File) -> File {
             segment_output_max_size: Some(limits.segment_max_bytes.unwrap_or_default()),
             image_output_max_duration: duration(limits.image_max_duration_ns),
         }),
+        guard: file.guard.clone(),
         disallow_local_storage: Some(config.defaults.storage.disallow_local),
         storage: file.storage.clone(),
         backup: file.backup.clone(),

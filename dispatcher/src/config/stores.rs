@@ -30,6 +30,7 @@ pub fn resolve(file: &keys::File) -> Result<StorageConfig, ConfigError> {
         assume_role_key: given(&file.s3_assume_role_key),
         assume_role_secret: given(&file.s3_assume_role_secret),
         assume_role: arn.map(|arn| AssumeRole { arn, external_id: given(&file.s3_assume_role_external_id) }),
+        own_buckets: file.guard.as_ref().and_then(|guard| guard.own_buckets.clone()).unwrap_or_default(),
         disallow_local: file.disallow_local_storage.unwrap_or_default(),
     })
 }
