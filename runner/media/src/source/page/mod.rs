@@ -1,0 +1,3 @@
+//! Recording a web page. `guard` is the browser's only way out.
+
+pub mod guard;
