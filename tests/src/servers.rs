@@ -2,6 +2,8 @@
 //! configurations is kept when a test panics or `SPILLWAY_KEEP` is set.
 
 pub mod bucket;
+pub mod canaries;
+pub mod dns_server;
 pub mod fault_proxy;
 pub mod file_server;
 pub mod emulators;
