@@ -65,6 +65,11 @@ impl AllowEntry {
     }
 }
 
+/// Bits of an address of this kind.
+const fn width(address: IpAddr) -> u8 {
+    if address.is_ipv4() { 32 } else { 128 }
+}
+
 fn is_inside(address: IpAddr, network: IpAddr, bits: u8) -> bool {
     let (address, network, width): (u128, u128, u32) = match (address, network) {
         (IpAddr::V4(address), IpAddr::V4(network)) => (address.to_bits().into(), network.to_bits().into(), 32),
@@ -90,7 +95,7 @@ impl FromStr for AllowEntry {
                 (None, Some((address, bits))) => {
                     let address: IpAddr = address.parse().map_err(|_| AllowEntryError)?;
                     let bits: u8 = bits.parse().map_err(|_| AllowEntryError)?;
-                    if bits > if address.is_ipv4() { 32 } else { 128 } {
+                    if bits > width(address) {
                         return Err(AllowEntryError);
                     }
                     AllowPattern::Network { address, bits }
@@ -99,7 +104,7 @@ impl FromStr for AllowEntry {
                     GuardHost::Name(name) => AllowPattern::Name(name),
                     GuardHost::Address(address) => {
                         let address = address.to_canonical();
-                        AllowPattern::Network { address, bits: if address.is_ipv4() { 32 } else { 128 } }
+                        AllowPattern::Network { address, bits: width(address) }
                     }
                 },
             },

@@ -72,17 +72,17 @@ impl Guard {
         let Some(read) = GuardHost::parse(host) else {
             return Err(GuardError::Refused { host: "this host".to_owned(), reason: Refusal::Form });
         };
-        let reason = match &read {
-            GuardHost::Address(address) => self.refusal_of(*address, port).map(Refusal::Is),
-            GuardHost::Name(name) if self.opens_name(name, port) => return Ok(read),
-            GuardHost::Name(name) => class_of_name(name).map(Refusal::Is),
+        let (is_open, class) = match &read {
+            GuardHost::Address(address) => (self.opens_address(*address, port), self.refusal_of(*address, port)),
+            GuardHost::Name(name) => (self.opens_name(name, port), class_of_name(name)),
         };
-        let is_open = matches!(&read, GuardHost::Address(address) if self.opens_address(*address, port));
-        let reason = reason.or_else(|| (is_mail(port) && !is_open).then_some(Refusal::Port(port)));
-        match reason {
-            None => Ok(read),
-            Some(reason) => Err(GuardError::Refused { host: shown(&read), reason }),
-        }
+        let reason = match class {
+            _ if is_open => return Ok(read),
+            Some(class) => Refusal::Is(class),
+            None if is_mail(port) => Refusal::Port(port),
+            None => return Ok(read),
+        };
+        Err(GuardError::Refused { host: shown(&read), reason })
     }
 
     /// The addresses of a host, in the resolver's order and never none. If one of them is not allowed, none is.

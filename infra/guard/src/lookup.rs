@@ -46,7 +46,8 @@ impl FixedNames {
     /// Adds a name. `answers`: addresses of each answer, separated by spaces; what is no address is left out.
     #[must_use]
     pub fn with(self, name: &str, answers: &[&str]) -> Self {
-        let read = |answer: &&str| answer.split(' ').filter_map(|address| address.parse().ok()).collect();
+        let read =
+            |answer: &&str| -> Vec<IpAddr> { answer.split(' ').filter_map(|address| address.parse().ok()).collect() };
         let answers = answers.iter().map(read).collect();
         self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(name.to_owned(), answers);
         self
