@@ -150,6 +150,11 @@ async fn names() -> Result<()> {
     let info = until(&egress, "the stream is refused", 15, |info| streams_are(info, &["FAILED"])).await?;
     let error = info["stream_results"][0]["error"].as_str().unwrap_or_default();
     ensure!(error.contains(&leads) && !info.to_string().contains(CANARY), "{info}");
+    let Err(error) = egress.update_streams(&[&format!("rtmp://127.0.0.1:{port}/app/{CANARY}")], &[]).await else {
+        bail!("a stream to this machine was added")
+    };
+    let error = error.downcast::<TwirpError>().context("not an answer")?;
+    ensure!(error.code == "permission_denied" && !error.message.contains(CANARY), "{error}");
     tokio::time::sleep(Duration::from_secs(3)).await;
     let info = egress.complete().await?;
     ensure!(RecordingProbe::open(&info)?.seconds() > 2.0, "the file beside it is short: {info}");

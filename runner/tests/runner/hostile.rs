@@ -69,7 +69,7 @@ async fn a_ticket_that_does_not_say_whose_its_credentials_are_is_a_request() {
     assert_eq!(asked.load(Ordering::SeqCst), 0);
 }
 
-/// Endpoints and proxies inside of the network, with the guard that a dispatcher without a list sends.
+/// Endpoints and proxies inside of the network; the harness' own stores are those of an installation that opens nothing.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_store_inside_of_the_network_is_refused_before_the_room_is_joined() {
     let (url, asked) = listener();
