@@ -72,7 +72,7 @@ pub async fn serve_task(
             info!("the ticket is taken or has expired");
             return Ok(ServeOutcome::NotOurs);
         };
-        let stores = stores::DefaultStoreFactory::new(&guard_of(&ticket));
+        let stores = stores::DefaultStoreFactory::new(&guard_of(&ticket.runner));
         serve_ticket(&bus, &tickets, names, ticket, task, Arc::new(stores)).await
     }
     .instrument(span)
@@ -264,13 +264,14 @@ fn settings_of(ticket: &Ticket) -> Settings {
             Settings::default()
         }),
     };
-    Settings { guard: guard_of(ticket), ..settings }
+    Settings { guard: guard_of(&ticket.runner), ..settings }
 }
 
-/// What the request may name. A dispatcher writes it always, if only that nothing is open; one that does not is of a version
-/// without a guard, whose configured stores are not marked as such: while it is replaced its recordings go on as they began.
-fn guard_of(ticket: &Ticket) -> GuardRules {
-    match ticket.runner.get("guard") {
+/// What the request may name, by the settings in a ticket. A dispatcher writes it always, if only that nothing is open; one
+/// that does not is of a version without a guard, whose configured stores are not marked as such: while it is replaced its
+/// recordings go on as they began.
+fn guard_of(settings: &serde_json::Value) -> GuardRules {
+    match settings.get("guard") {
         Some(given) => serde_json::from_value(given.clone()).unwrap_or_default(),
         None => GuardRules::unrestricted(),
     }
@@ -385,4 +386,23 @@ pub async fn serve_request(
     .instrument(span)
     .await;
     Ok(reporter.info())
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn settings_without_a_guard_are_of_a_dispatcher_that_knows_none() {
+        for older in [json!(null), json!({}), json!({ "media": {} })] {
+            assert_eq!(guard_of(&older), GuardRules::unrestricted(), "{older}");
+        }
+        for closed in [json!({ "guard": {} }), json!({ "guard": { "allow": [] } }), json!({ "guard": "unreadable" })] {
+            assert_eq!(guard_of(&closed), GuardRules::default(), "{closed}");
+        }
+        let open = json!({ "guard": { "allow": ["minio"] }, "of_a_newer_version": 1 });
+        assert_eq!(guard_of(&open).allow, ["minio"]);
+    }
 }
