@@ -29,7 +29,7 @@ impl fmt::Display for PageRefusal {
 }
 
 /// Where a request went.
-type Target = (String, u16);
+type RequestTarget = (String, u16);
 
 /// All of a page's.
 #[derive(Debug, Default)]
@@ -37,8 +37,8 @@ pub struct RefusalLog(Mutex<RefusalState>);
 
 #[derive(Debug, Default)]
 struct RefusalState {
-    refused: BTreeMap<Target, PageRefusal>,
-    failures: VecDeque<(Target, GuardError)>,
+    refused: BTreeMap<RequestTarget, PageRefusal>,
+    failures: VecDeque<(RequestTarget, GuardError)>,
 }
 
 impl RefusalLog {

@@ -43,7 +43,7 @@ pub struct ProxyContext {
 }
 
 /// A server, or a proxy that leads to it.
-enum Route {
+enum ProxyRoute {
     /// Connected to an address that was checked.
     Server(TcpStream),
     /// Through the network's proxy.
@@ -89,31 +89,31 @@ impl ProxyContext {
     async fn open(&self, request: &ProxyRequest) -> Result<(TcpStream, Vec<u8>), GuardError> {
         let route = self.route(&request.host, request.port).await?;
         match (route, &self.upstream, &request.forward) {
-            (Route::Server(server), _, forward) => {
+            (ProxyRoute::Server(server), _, forward) => {
                 Ok((server, forward.as_ref().map(ForwardRequest::to_server).unwrap_or_default()))
             }
-            (Route::Upstream, Some(upstream), None) => {
+            (ProxyRoute::Upstream, Some(upstream), None) => {
                 through(request, async { upstream.tunnel(&request.authority()).await }).await
             }
-            (Route::Upstream, Some(upstream), Some(forward)) => {
+            (ProxyRoute::Upstream, Some(upstream), Some(forward)) => {
                 let head = forward.to_proxy(upstream.authorization());
                 through(request, async { upstream.dial().await.map(|stream| (stream, head)) }).await
             }
-            (Route::Upstream, None, _) => Err(failed(request, "no way there".to_owned())),
+            (ProxyRoute::Upstream, None, _) => Err(failed(request, "no way there".to_owned())),
         }
     }
 
     /// What is inside is connected to straight, for the network's proxy leads out of it.
-    async fn route(&self, host: &str, port: u16) -> Result<Route, GuardError> {
+    async fn route(&self, host: &str, port: u16) -> Result<ProxyRoute, GuardError> {
         let unanswered =
             || GuardError::Resolve { host: host.to_owned(), message: "the resolver does not answer".to_owned() };
         let found =
             timeout(RESOLVE_TIMEOUT, self.guard.resolve(host, port)).await.unwrap_or_else(|_| Err(unanswered()));
         match (found, &self.upstream) {
-            (Ok(addresses), Some(_)) if !is_inside(&addresses) => Ok(Route::Upstream),
-            (Ok(addresses), _) => connect(host, &addresses).await.map(Route::Server),
+            (Ok(addresses), Some(_)) if !is_inside(&addresses) => Ok(ProxyRoute::Upstream),
+            (Ok(addresses), _) => connect(host, &addresses).await.map(ProxyRoute::Server),
             // Behind such a proxy this machine need not know any name.
-            (Err(error), Some(_)) if !error.is_refusal() => Ok(Route::Upstream),
+            (Err(error), Some(_)) if !error.is_refusal() => Ok(ProxyRoute::Upstream),
             (Err(error), _) => Err(error),
         }
     }
