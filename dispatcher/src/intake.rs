@@ -11,6 +11,7 @@ use livekit_token::{AccessToken, VideoGrants};
 use prost::Message;
 use spillway_bus::{Bid, Created, Handler, Incoming, Phase, Record, Ticket};
 use spillway_cost::Shape;
+use spillway_guard::Guard;
 use spillway_launchers::RunMode;
 use spillway_plan::{Destinations, EgressKind, EgressPlan, Output, OutputKind};
 use spillway_process::chain;
@@ -141,6 +142,9 @@ impl StartRequest<'_> {
         let config = context.config();
         let plan = spillway_plan::plan(&self.start, &config.defaults)?;
         let destinations = spillway_plan::destinations(&self.start, &config.defaults.storage)?;
+        let guard = Guard::new(&config.guard);
+        admission::hosts::check(&self.start, &destinations, &guard)?;
+        admission::hosts::check_webhooks(&self.start, &guard).await?;
         self.check_destination(&plan).await?;
         let tenant = config.tenants.of(&plan.room_name);
         let load = spillway_cost::load(&plan);

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use spillway_bus::RedisConfig;
+use spillway_guard::GuardRules;
 use spillway_ipc::MediaSettings;
 use spillway_plan::Limits;
 use spillway_process::LocalRoot;
@@ -47,10 +48,12 @@ pub struct Settings {
     pub local_root: Option<PathBuf>,
     /// The media program; `None`: as the environment says, else beside our own executable.
     pub media_program: Option<PathBuf>,
-    /// For the media process.
+    /// For the media process, without `guard`: see [`Settings::media_settings`].
     pub media: MediaSettings,
     /// Template of room composites whose request names none; `None`: there is none.
     pub template_base: Option<String>,
+    /// What requests may name beside public hosts. The default opens nothing.
+    pub guard: GuardRules,
     /// How long the media process may send no event before it is killed.
     pub hang_after_ms: u64,
     /// How long an egress may wait for its first media; 0: until the room ends.
@@ -73,6 +76,7 @@ impl Default for Settings {
             media_program: None,
             media: MediaSettings::default(),
             template_base: None,
+            guard: GuardRules::default(),
             hang_after_ms: 10_000,
             start_timeout_ms: 0,
             drain_timeout_ms: 30_000,
@@ -96,6 +100,11 @@ impl Settings {
         }
     }
 
+    /// What the media process is told.
+    pub fn media_settings(&self) -> MediaSettings {
+        MediaSettings { guard: self.guard.clone(), ..self.media.clone() }
+    }
+
     /// Where files of this machine lie.
     ///
     /// # Errors
@@ -113,5 +122,8 @@ mod tests {
     fn a_ticket_without_settings_means_the_defaults() {
         assert_eq!(serde_json::from_str::<Settings>(r#"{"of_a_newer_version": 1}"#).unwrap(), Settings::default());
         assert_eq!(Settings::default().rules(&Limits::default()).start_timeout, None);
+        let rules = GuardRules { allow: vec!["minio".to_owned()] };
+        let settings: Settings = serde_json::from_str(r#"{"guard": {"allow": ["minio"]}}"#).unwrap();
+        assert_eq!((&settings.guard, settings.media_settings().guard), (&rules, rules.clone()));
     }
 }

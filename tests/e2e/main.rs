@@ -26,6 +26,8 @@ mod web;
 mod limits;
 mod edges;
 mod mistakes;
+mod guard;
+mod page_guard;
 mod faults;
 mod uploads;
 mod clouds;
@@ -38,9 +40,15 @@ mod applications;
 mod networks;
 mod analyser_selftest;
 
+use std::process::ExitCode;
+
 use libtest_mimic::{Arguments, Trial};
 
-fn main() {
+fn main() -> ExitCode {
+    // Started again inside of a network namespace.
+    if let Some(code) = page_guard::inside() {
+        return code;
+    }
     let mut arguments = Arguments::from_args();
     // Recordings are real time: cases wait more than they compute, but a machine that is too full proves nothing.
     arguments.test_threads.get_or_insert(2);
@@ -63,6 +71,8 @@ fn main() {
         web::cases(),
         limits::cases(),
         mistakes::cases(),
+        guard::cases(),
+        page_guard::cases(),
         edges::cases(),
         foreign::cases(),
         applications::cases(),
@@ -86,5 +96,5 @@ fn main() {
     if !orphans.is_empty() && !conclusion.has_failed() {
         std::process::exit(101);
     }
-    conclusion.exit();
+    conclusion.exit()
 }

@@ -11,6 +11,7 @@
 pub mod assets;
 pub mod clip;
 pub mod process;
+pub mod guard;
 pub mod servers;
 pub mod clouds;
 pub mod twirp;

@@ -22,7 +22,7 @@ pub fn report(config: &Config, file: &File) -> Result<String, serde_yaml_ng::Err
     let rows = keys::rows();
     let mut effective_yaml = shown(&effective(config, file), &rows)?;
     // A dozen empty keys of Redis would hide the two that are set.
-    for section in ["redis", "storage", "backup", "s3", "gcp", "azure", "alioss"] {
+    for section in ["redis", "guard", "storage", "backup", "s3", "gcp", "azure", "alioss"] {
         prune(&mut effective_yaml, section);
     }
     let mut text =
@@ -216,6 +216,7 @@ fn effective(config: &Config, file: &File) -> File {
         insecure: Some(file.insecure.unwrap_or_default()),
         enable_chrome_sandbox: file.enable_chrome_sandbox,
         chrome_flags: file.chrome_flags.clone(),
+        guard: file.guard.clone(),
         disallow_local_storage: Some(config.defaults.storage.disallow_local),
         storage: file.storage.clone(),
         backup: file.backup.clone(),

@@ -49,6 +49,7 @@ section!(
     Used "32 bytes in base64 or hex that encrypt tickets in Redis; without it derived from `api_secret`. Env `SPILLWAY_TICKET_KEY`" ticket_key: Secret,
     Used "" runner: Runner,
     Used "" session_limits: SessionLimits,
+    Used "" guard: Guard,
     Used "a file without an upload is refused" disallow_local_storage: bool,
     Used "" latency: Latency,
     Used "" storage: Storage,
@@ -191,6 +192,13 @@ section!(
     Used "longest recording with segments; 0: no limit" segment_output_max_duration: GoDuration,
     Used "bytes in the segments of one output; 0: no limit" segment_output_max_size: u64,
     Used "longest recording with images; 0: no limit" image_output_max_duration: GoDuration,
+});
+
+section!(
+    /// `guard`: what requests may name.
+    Guard {
+    Used "hosts inside of this network that requests may name in storage endpoints, proxies, webhooks and URLs of streams: addresses, networks, names, `*.` before a domain, each with `:port` or for all ports; `*`: everything. Without it only public addresses. What this file names is not held against it" allow: Vec<String>,
+    Used "buckets (of Azure `account/container`) beside those of this file that the runner's own identity writes to when a request brings no credentials; `*`: all" own_buckets: Vec<String>,
 });
 
 section!(

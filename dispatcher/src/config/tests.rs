@@ -121,7 +121,8 @@ fn a_file_of_today_is_understood() {
     assert_eq!(config.defaults.limits.file_max_duration_ns, Some(5_400_000_000_000));
     assert_eq!(config.defaults.limits.file_max_bytes, Some(300_000));
     let page = serde_json::json!({ "flags": { "mute-audio": true } });
-    assert_eq!(config.runner, serde_json::json!({ "media": { "reorder_ms": 1000, "page": page } }));
+    let runner = serde_json::json!({ "guard": { "allow": [] }, "media": { "reorder_ms": 1000, "page": page } });
+    assert_eq!(config.runner, runner);
     assert_eq!(config.defaults.storage.primary, None, "an empty section is no storage");
     assert_eq!(config.defaults.storage.prefix, "p");
 }
@@ -308,9 +309,22 @@ fn the_authorities_of_streams_travel_as_text_and_are_read_at_the_start() {
         Config::from_yaml(&format!("{MINIMAL}runner: {{stream_ca_file: {path}}}\n"))
     };
     let text = "# ours\n-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----\n";
-    assert_eq!(given(Some(text)).unwrap().runner, serde_json::json!({ "media": { "streams": { "ca": text } } }));
+    assert_eq!(given(Some(text)).unwrap().runner["media"], serde_json::json!({ "streams": { "ca": text } }));
     assert!(matches!(given(Some("nothing")), Err(ConfigError::Value { key: "runner.stream_ca_file", .. })));
     assert!(matches!(given(None), Err(ConfigError::File { .. })));
+}
+
+#[test]
+fn what_requests_may_name_is_checked_at_the_start_and_goes_to_the_runner() {
+    let given = |guard: &str| Config::from_yaml(&format!("{MINIMAL}{guard}"));
+    let closed = given("").unwrap();
+    assert_eq!((closed.guard.allow.len(), &closed.runner["guard"]), (0, &serde_json::json!({ "allow": [] })));
+    let open = given("guard:\n  allow: [10.0.0.0/8, \"minio:9000\"]\n  own_buckets: [team]\n").unwrap();
+    assert_eq!(open.runner["guard"], serde_json::json!({ "allow": ["10.0.0.0/8", "minio:9000"] }));
+    assert_eq!(open.guard.allow, ["10.0.0.0/8", "minio:9000"]);
+    assert_eq!(open.defaults.storage.own_buckets, ["team"]);
+    let refused = given("guard: {allow: [10.0.0.0/40]}\n").unwrap_err().to_string();
+    assert!(refused.contains("guard.allow") && refused.contains("10.0.0.0/40"), "{refused}");
 }
 
 #[test]

@@ -43,6 +43,9 @@ pub enum PlanError {
     #[error("S3 upload using AssumeRole is disabled for this account")]
     AssumeRoleDisabled,
 
+    /// The installation's own credentials would sign for something that is not its own.
+    #[error("{0} needs credentials in the request: the installation's own sign for its own buckets only")]
+    OwnIdentity(&'static str),
     /// A number beyond any sensible use.
     #[error("request has missing or invalid field: {field} ({asked} asked, at most {max})")]
     TooMuch {
@@ -82,7 +85,7 @@ impl PlanError {
         match self {
             Self::NotRetrySafe | Self::NoTemplate => Code::FailedPrecondition,
             Self::NotYet(_) => Code::Unimplemented,
-            Self::AssumeRoleDisabled | Self::NativeOnly => Code::PermissionDenied,
+            Self::AssumeRoleDisabled | Self::OwnIdentity(_) | Self::NativeOnly => Code::PermissionDenied,
             Self::Field(_)
             | Self::NoCommonCodec
             | Self::NoFileType

@@ -2,8 +2,9 @@
 //! disk.
 //!
 //! `plan` is the entry point. `request` (with `second_api`) reads the request into `fields`, and `outputs` its outputs with
-//! their containers and codecs; `encoding` (options, layout), `stream_url`, `srt_url`, `websocket_url` and `uploads` (path,
-//! store) hold the rules that these apply; `page` decides which requests are recorded from a web page. The plan travels in the ticket to the runner and its media process; the destinations
+//! their containers and codecs; `encoding` (options, layout), `stream_url`, `srt_url`, `websocket_url`, `uploads` (path,
+//! store) and `own_identity` hold the rules that these apply; `page` decides which requests are recorded from a web page. The
+//! plan travels in the ticket to the runner and its media process; the destinations
 //! and URLs of streams are secrets and never part of it. In the runner, `name` makes file names of it, `segment_name` those of
 //! an HLS output, `image_name` those of images and `sheets` those of the poster and the thumbnails beside a recording. `read`
 //! takes a request from a file; `manifest` is the JSON file beside a recording.
@@ -23,6 +24,7 @@ pub mod image_name;
 pub mod sheets;
 pub mod name;
 pub mod uploads;
+mod own_identity;
 pub mod destination;
 mod encoding;
 mod types;

@@ -337,7 +337,7 @@ fn outputs_of_every_kind_may_stand_in_any_order() {
 }
 
 fn s3(bucket: &str) -> livekit::S3Upload {
-    livekit::S3Upload { bucket: bucket.into(), ..Default::default() }
+    livekit::S3Upload { access_key: "key".into(), secret: "secret".into(), bucket: bucket.into(), ..Default::default() }
 }
 
 fn stored(bucket: &str) -> Option<livekit::StorageConfig> {

@@ -370,7 +370,8 @@ fn the_plan_knows_whether_a_file_stays_on_this_machine() {
     };
     let uploaded = |bucket: &str| {
         let mut request = composite();
-        let s3 = livekit::S3Upload { bucket: bucket.into(), ..Default::default() };
+        let (access_key, secret) = ("key".into(), "secret".into());
+        let s3 = livekit::S3Upload { access_key, secret, bucket: bucket.into(), ..Default::default() };
         request.file_outputs[0].output = Some(livekit::encoded_file_output::Output::S3(s3));
         request
     };

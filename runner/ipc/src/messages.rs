@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
+use spillway_guard::GuardRules;
 use spillway_plan::{Container, EgressPlan, Secret};
 
 use crate::FileId;
@@ -114,6 +115,8 @@ pub struct MediaSettings {
     pub streams: StreamSettings,
     /// For the browser of a page.
     pub page: PageSettings,
+    /// What URLs of streams and pages may name beside public hosts; the runner sets it. The default opens nothing.
+    pub guard: GuardRules,
 }
 
 impl Default for MediaSettings {
@@ -129,6 +132,7 @@ impl Default for MediaSettings {
             fragment_ms: 1000,
             streams: StreamSettings::default(),
             page: PageSettings::default(),
+            guard: GuardRules::default(),
         }
     }
 }

@@ -7,12 +7,14 @@
 //! of a key, not a secret.
 
 mod outputs;
+mod urls;
 
 use livekit_protocol as livekit;
 use livekit_protocol::egress_info::Request as Shown;
 
 pub use self::outputs::stream_urls;
 pub(crate) use self::outputs::{MAX_RESULTS, RequestedOutputs};
+pub use self::urls::{page_url, webhook_urls};
 use crate::rpc::start_egress_request::EgressRequest;
 
 /// Macros, because the protocol declares the same four providers and the same outputs once in each message, as different

@@ -204,7 +204,7 @@ impl RecorderController {
             return self.broke(error);
         }
         // Outputs before the encoders run: so each stream has the first key frame.
-        if let Err(error) = self.streams.begin(&fanout, &settings.streams, &self.tell) {
+        if let Err(error) = self.streams.begin(&fanout, &settings, &self.tell) {
             return failed("internal", format!("start the streams' thread: {error}"));
         }
         let plan = &self.start.plan;

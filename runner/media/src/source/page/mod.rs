@@ -23,6 +23,7 @@ mod capture;
 mod driver;
 pub mod feed;
 mod folder;
+pub mod guard;
 mod life;
 mod message;
 mod pictures;
