@@ -35,6 +35,7 @@ mod image;
 mod foreign;
 mod applications;
 mod networks;
+mod template;
 mod analyser_selftest;
 
 use libtest_mimic::{Arguments, Trial};
@@ -65,6 +66,7 @@ fn main() {
         foreign::cases(),
         applications::cases(),
         networks::cases(),
+        template::cases(),
         faults::cases(),
         uploads::cases(),
         clouds::cases(),

@@ -25,6 +25,13 @@ pub const HEADLESS: [&str; 7] = [
     "--enable-logging=stderr",
 ];
 
+/// Chromium slows timers of pages that it takes for hidden.
+pub(crate) const AWAKE: [&str; 3] = [
+    "--disable-background-timer-throttling",
+    "--disable-backgrounding-occluded-windows",
+    "--disable-renderer-backgrounding",
+];
+
 /// Playback of one file.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(default)]
@@ -128,7 +135,7 @@ pub(crate) async fn seen_by_page<T: DeserializeOwned>(
     arguments: &[&str],
     limit: Duration,
 ) -> Result<T> {
-    let browser = RunningBrowser { mark: new_mark("browser") };
+    let browser = RunningBrowser::new("browser");
     let process = Process::start("chromium", Path::new("/usr/bin/chromium"), folder, &browser.mark, |command| {
         command
             .args(HEADLESS)
@@ -146,9 +153,17 @@ pub(crate) async fn seen_by_page<T: DeserializeOwned>(
     serde_json::from_slice(&STANDARD.decode(seen)?).context("understand the page")
 }
 
-/// A browser is many processes.
-struct RunningBrowser {
-    mark: String,
+/// A browser is many processes; all of them end with this value.
+pub(crate) struct RunningBrowser {
+    /// Of all of them.
+    pub(crate) mark: String,
+}
+
+impl RunningBrowser {
+    /// With a mark of its own; nothing is started.
+    pub(crate) fn new(what: &str) -> Self {
+        Self { mark: new_mark(what) }
+    }
 }
 
 impl Drop for RunningBrowser {
