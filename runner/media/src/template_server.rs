@@ -18,6 +18,7 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
+use spillway_plan::built_in_template;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::{JoinHandle, JoinSet};
 use tracing::{debug, warn};
@@ -105,6 +106,12 @@ impl TemplateServer {
     /// URL of the page, without a query.
     pub fn url(&self) -> String {
         format!("http://{}/", self.address)
+    }
+
+    /// Where a page of the built-in template is served, whose URL has `spillway_plan::built_in_template::URL` for an address;
+    /// `None`: it is a page of another server.
+    pub fn url_of(&self, page: &str) -> Option<String> {
+        built_in_template::served_at(page, self.address)
     }
 }
 
@@ -219,6 +226,8 @@ mod tests {
         let server = TemplateServer::start(folder.path(), 0).await.unwrap();
         let address = server.address();
         assert_eq!(server.url(), format!("http://{address}/"));
+        let page = format!("{}?layout=grid", built_in_template::URL);
+        assert_eq!(server.url_of(&page), Some(format!("http://{address}/?layout=grid")));
 
         let page = ask(address, "GET /?url=ws%3A%2F%2Fx&token=t").await;
         assert!(page.starts_with("HTTP/1.1 200 ") && page.ends_with("\r\n\r\n<p>here</p>"), "{page}");

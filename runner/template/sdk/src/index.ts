@@ -2,8 +2,8 @@
 // query and in the metadata of its participant) and what the page tells the recorder (two texts on its console).
 //
 // The default export has the functions of `@livekit/egress-sdk` 0.2.1, so that a template can change from one to the other in
-// one import. Differences: metadata that names no layout, or is no JSON, is left alone instead of being thrown at livekit-client,
-// and a layout that changes before a callback is registered is kept for `getLayout`.
+// one import. Differences: metadata that names no layout, or is no JSON, is left alone instead of an exception in livekit-client;
+// a layout that changes before a callback is registered is kept for `getLayout`; an end is said once.
 
 import { ParticipantEvent, RoomEvent } from 'livekit-client';
 import type { LocalParticipant, Room } from 'livekit-client';
