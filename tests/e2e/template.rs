@@ -101,7 +101,7 @@ impl OpenPage {
         Ok(Self { page: BrowserPage::open(&url, CANVAS).await?, token, _server: server })
     }
 
-    /// Waits until the tiles are those of the table: so many pictures of 640x360, from p0 on, of which nobody speaks.
+    /// Waits until the tiles are those of the table: so many pictures of 640x360, from p0 on, without a speaker.
     async fn shows(&mut self, layout: &str, count: usize) -> Result<Vec<ShownTile>> {
         let expected = expected(layout, count)?;
         let seen = self.page.becomes(TILES, LIMIT, |tiles: &Vec<ShownTile>| are_at(tiles, &expected)).await;
@@ -265,7 +265,7 @@ async fn layers(harness: &E2eHarness) -> Result<()> {
     Ok(())
 }
 
-/// Nothing is published: it never begins. Nobody has a camera: it begins with the sound.
+/// Nothing is published: it never begins. No camera is published: it begins with the sound.
 async fn sound(harness: &E2eHarness) -> Result<()> {
     let (api, room) = (harness.api(), harness.room("template-sound"));
     let p0 = Publisher::join(api, &room, "p0", PublisherOptions::default()).await?;

@@ -1,6 +1,6 @@
 // Which cameras have a place when there are more than places, as in Spillway's native compositor
 // (`runner/media/src/compositor/policy/page.rs`): who speaks takes the place of the visible one that has been silent longest,
-// and nobody else moves. Pure; times are milliseconds.
+// and no other camera moves. Pure; times are milliseconds.
 
 import type { Tile } from './layout';
 

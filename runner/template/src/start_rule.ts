@@ -1,8 +1,8 @@
 // When the recording of a room begins: the rule of livekit/egress' default template. Pure.
 
-// A room in which nobody has a camera on is waited for this long.
+// A room without a camera is waited for this long.
 const WITHOUT_VIDEO_MS = 500;
-// The longest wait for a picture where somebody has.
+// The longest wait for a picture where there is one.
 const FOR_PICTURE_MS = 5000;
 
 export interface RoomFacts {
@@ -12,7 +12,7 @@ export interface RoomFacts {
   hasPicture: boolean;
   // Some track is subscribed.
   hasTrack: boolean;
-  // Somebody publishes video that is not muted.
+  // A video is published that is not muted.
   expectsPicture: boolean;
 }
 
