@@ -38,6 +38,7 @@ mod image;
 mod foreign;
 mod applications;
 mod networks;
+mod template;
 mod analyser_selftest;
 
 use std::process::ExitCode;
@@ -77,6 +78,7 @@ fn main() -> ExitCode {
         foreign::cases(),
         applications::cases(),
         networks::cases(),
+        template::cases(),
         faults::cases(),
         uploads::cases(),
         clouds::cases(),

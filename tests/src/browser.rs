@@ -25,6 +25,13 @@ pub const HEADLESS: [&str; 7] = [
     "--enable-logging=stderr",
 ];
 
+/// Chromium slows timers of pages that it takes for hidden.
+pub(crate) const AWAKE: [&str; 3] = [
+    "--disable-background-timer-throttling",
+    "--disable-backgrounding-occluded-windows",
+    "--disable-renderer-backgrounding",
+];
+
 /// Playback of one file.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(default)]
@@ -149,7 +156,7 @@ pub struct OpenPage {
 impl OpenPage {
     /// Opens it; the browser's log and its profile (`profile`) lie in `folder`.
     pub fn open(folder: &Path, address: &str, arguments: &[&str]) -> Result<Self> {
-        let browser = RunningBrowser { mark: new_mark("browser") };
+        let browser = RunningBrowser::new("browser");
         let process = Process::start("chromium", Path::new("/usr/bin/chromium"), folder, &browser.mark, |command| {
             command
                 .args(HEADLESS)
@@ -166,9 +173,17 @@ impl OpenPage {
     }
 }
 
-/// A browser is many processes.
-struct RunningBrowser {
-    mark: String,
+/// A browser is many processes; all of them end with this value.
+pub(crate) struct RunningBrowser {
+    /// Of all of them.
+    pub(crate) mark: String,
+}
+
+impl RunningBrowser {
+    /// With a mark of its own; nothing is started.
+    pub(crate) fn new(what: &str) -> Self {
+        Self { mark: new_mark(what) }
+    }
 }
 
 impl Drop for RunningBrowser {

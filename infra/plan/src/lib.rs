@@ -7,7 +7,8 @@
 //! plan travels in the ticket to the runner and its media process; the destinations
 //! and URLs of streams are secrets and never part of it. In the runner, `name` makes file names of it, `segment_name` those of
 //! an HLS output, `image_name` those of images and `sheets` those of the poster and the thumbnails beside a recording. `read`
-//! takes a request from a file; `manifest` is the JSON file beside a recording.
+//! takes a request from a file; `manifest` is the JSON file beside a recording; `built_in_template` is the page of room
+//! composites that are recorded as a page.
 #![warn(missing_docs)]
 
 mod plan;
@@ -33,6 +34,7 @@ mod page_types;
 mod error;
 mod read;
 pub mod manifest;
+pub mod built_in_template;
 
 pub use destination::{Destination, Destinations, Provider, StorageConfig, Store};
 pub use error::PlanError;

@@ -3,7 +3,7 @@ use std::path::PathBuf;
 use anyhow::Result;
 
 use crate::cache::Cache;
-use crate::{debian, terraform, tools};
+use crate::{debian, template, terraform, tools};
 
 /// What the workspace links, and what the linker and native build scripts want.
 pub const BUILD: &[&str] =
@@ -38,7 +38,7 @@ pub const CONTAINERS: &[&str] = &["docker.io", "debootstrap"];
 pub struct Needs {
     /// Emulators of the clouds' stores.
     pub stores: bool,
-    /// Chromium, to look at recordings with and to publish from, and the scripts of its pages.
+    /// Chromium, to look at recordings with and to publish from, the scripts of its pages, and the built-in template.
     pub browser: bool,
     /// Servers of streams: nginx, srt-tools.
     pub streams: bool,
@@ -82,6 +82,7 @@ pub fn install(needs: Needs) -> Result<Ready> {
     }
     if needs.browser {
         ready.browser = Some(tools::browser_scripts(&ready.cache)?);
+        template::build(&ready.cache)?;
     }
     if needs.tests {
         ready.python = Some(tools::python_publisher(&ready.cache)?);

@@ -10,7 +10,7 @@ use std::process::{Command, Stdio};
 use anyhow::{Context, Result, ensure};
 use spillway_commands::Given;
 
-use crate::cache::Cache;
+use crate::cache::{Cache, checkout};
 use crate::debian;
 use crate::job::cargo;
 use crate::need;
@@ -214,11 +214,6 @@ fn stored(docker: &Docker, image: &str, out: &Path) -> Result<String> {
 }
 
 /// Where the Dockerfiles are: this program's own folder is two below.
-fn checkout() -> Result<PathBuf> {
-    let own = std::env::var_os("CARGO_MANIFEST_DIR").context("run it as `cargo images`")?;
-    Ok(Path::new(&own).ancestors().nth(2).context("the checkout")?.to_owned())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
