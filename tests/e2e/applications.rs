@@ -1,6 +1,7 @@
 //! Browsers as applications use them: livekit-client with everything that it does by itself (simulcast or SVC, dynacast,
 //! adaptive stream, DTX, RED), once for each codec, and a screen that hardly changes. Each is recorded in every way, begun
-//! before and after it publishes. Their encoders run on this machine: one at a time, and pictures are composed small.
+//! before and after it publishes. Their encoders run on this machine: one at a time, and pictures are composed small. What was
+//! recorded is looked at when the browser is gone.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -11,21 +12,26 @@ use libtest_mimic::Trial;
 use serde_json::{Value, json};
 use spillway_tests::analyser::frame_sizes;
 use spillway_tests::browser::watch_to_the_end;
-use spillway_tests::egress::Egress;
+use spillway_tests::egress::{Egress, complete_all};
 use spillway_tests::foreign::{BrowserOptions, ForeignPublisher};
 
 use crate::foreign::{composed, is_there, shows, shows_and_sounds};
-use crate::harness::{E2eHarness, exclusive_case};
+use crate::harness::{E2eHarness, case, exclusive_recording};
 use crate::recording_probe::RecordingProbe;
 
 pub fn cases() -> Vec<Trial> {
     vec![
-        exclusive_case("applications::h264", |harness| application(harness, "h264", (960, 540))),
-        exclusive_case("applications::vp8", |harness| application(harness, "vp8", (960, 540))),
-        exclusive_case("applications::vp9", |harness| application(harness, "vp9", (640, 360))),
-        exclusive_case("applications::av1", |harness| application(harness, "av1", (640, 360))),
-        exclusive_case("applications::a_screen_at_one_picture_a_second", slow_screen),
+        application("applications::h264", "h264", (960, 540)),
+        application("applications::vp8", "vp8", (960, 540)),
+        application("applications::vp9", "vp9", (640, 360)),
+        application("applications::av1", "av1", (640, 360)),
+        case("applications::a_screen_at_one_picture_a_second", slow_screen),
     ]
+}
+
+fn application(name: &str, codec: &'static str, size: (u32, u32)) -> Trial {
+    let record = move |harness| recorded(harness, codec, size);
+    exclusive_recording(name, record, move |infos| looked_at(infos, codec, size))
 }
 
 /// The picture is copied where the container takes its codec.
@@ -34,7 +40,8 @@ fn copied(harness: &E2eHarness, name: &str, codec: &str) -> Value {
     json!({ "filepath": harness.file(&format!("a_{name}_{codec}_{{time}}.{ending}")).to_string_lossy() })
 }
 
-async fn application(harness: Arc<E2eHarness>, codec: &'static str, size: (u32, u32)) -> Result<()> {
+/// Final infos of the recordings of the room, of the participant, of both tracks and of the video track.
+async fn recorded(harness: Arc<E2eHarness>, codec: &'static str, size: (u32, u32)) -> Result<Vec<Value>> {
     let (api, room) = (harness.api(), harness.room(codec));
     let options = BrowserOptions { waits: 4, ..BrowserOptions::application(codec, size) };
     let page = ForeignPublisher::browser_before_it_publishes(api, &room, "p3", &options).await?;
@@ -50,8 +57,8 @@ async fn application(harness: Arc<E2eHarness>, codec: &'static str, size: (u32, 
     let page = page.published(api, &room).await?;
     composite.active().await?;
     participant.active().await?;
-    // The browser finds out what its uplink takes, and adds a layer after the other.
-    tokio::time::sleep(Duration::from_secs(12)).await;
+    page.sends_its_best().await?;
+    tokio::time::sleep(Duration::from_secs(2)).await;
     let track = json!({ "track_id": page.video, "file": copied(&harness, "track", codec) });
     let file_outputs = json!([copied(&harness, "tc", codec)]);
     let both = json!({ "video_track_id": page.video, "audio_track_id": page.audio, "file_outputs": file_outputs });
@@ -60,12 +67,11 @@ async fn application(harness: Arc<E2eHarness>, codec: &'static str, size: (u32, 
     track.active().await?;
     both.active().await?;
     tokio::time::sleep(Duration::from_secs(8)).await;
-    let mut probes = Vec::new();
-    for egress in [&composite, &participant, &both, &track] {
-        probes.push(RecordingProbe::open(&egress.complete().await?)?);
-    }
-    // Its encoders are of no use to what follows.
-    drop(page);
+    complete_all(&[composite, participant, both, track]).await
+}
+
+async fn looked_at(infos: Vec<Value>, codec: &str, size: (u32, u32)) -> Result<()> {
+    let probes = infos.iter().map(RecordingProbe::open).collect::<Result<Vec<_>>>()?;
     let [composite, participant, both, track] = &probes[..] else { unreachable!("four were asked for") };
     composite.is_h264("Main", 640, 360)?;
     for probe in [composite, participant, both] {
@@ -126,11 +132,9 @@ async fn slow_screen(harness: Arc<E2eHarness>) -> Result<()> {
         egress.active().await?;
     }
     tokio::time::sleep(Duration::from_secs(12)).await;
-    let mut probes = Vec::new();
-    for egress in &egresses {
-        probes.push(RecordingProbe::open(&egress.complete().await?)?);
-    }
+    let infos = complete_all(&egresses).await?;
     drop(page);
+    let probes = infos.iter().map(RecordingProbe::open).collect::<Result<Vec<_>>>()?;
     for probe in &probes {
         let identity = probe.pictures.as_ref().context("no picture")?.identity(spillway_tests::assets::person("p3"));
         println!("{} {identity:?}", probe.name());

@@ -9,14 +9,14 @@ use spillway_tests::analyser::sound::BeepSide;
 use spillway_tests::assets::clip;
 use spillway_tests::publisher::{Publisher, PublisherOptions, RtpInPause, SourceKind};
 
-use crate::harness::{E2eHarness, case};
+use crate::harness::{E2eHarness, case, waiting_case};
 use crate::publishers::person;
 use crate::recording_probe::RecordingProbe;
 use spillway_tests::egress::{Egress, nanos};
 
 pub fn cases() -> Vec<Trial> {
     vec![
-        case("edges::participant_no_publish", |harness| async move { participant_no_publish(&harness).await }),
+        waiting_case("edges::participant_no_publish", |harness| async move { participant_no_publish(&harness).await }),
         case("edges::room_composite_stays_open", |harness| async move { room_composite_stays_open(&harness).await }),
         case("edges::room_composite_disconnect_duration", |harness| async move { disconnect_duration(&harness).await }),
         case("edges::room_composite_late_track_duration", |harness| async move { late_track_duration(&harness).await }),
@@ -477,5 +477,19 @@ pub fn in_place(probe: &RecordingProbe, what: &str, marks: &[f64], pauses: &[(f6
     let worst = off.iter().fold(0.0f64, |worst, off| worst.max(off.abs()));
     println!("{} {what}: {present} of {} in their place, worst {:.0} ms", probe.name(), wanted.len(), worst * 1000.0);
     ensure!(present == wanted.len(), "{what} of {}: wanted {wanted:.2?}, found {marks:.2?}", probe.name());
+    Ok(())
+}
+
+/// All beeps stand on the seconds of one clock, and no two of them are further apart than a pause makes them.
+pub fn without_what_was_not_said(probe: &RecordingProbe, who: &str, beeps: &[f64]) -> Result<()> {
+    let apart: Vec<f64> = beeps.windows(2).map(|pair| pair[1] - pair[0]).collect();
+    let pauses: Vec<(f64, f64)> =
+        beeps.windows(2).filter(|pair| pair[1] - pair[0] > 1.5).map(|pair| (pair[0] + 0.5, pair[1] - 0.5)).collect();
+    in_place(probe, &format!("beeps of {who}"), beeps, &pauses)?;
+    let longest = apart.iter().fold(0.0, |longest: f64, apart| longest.max(*apart));
+    ensure!(longest < 6.2, "{who} in {} is not heard for {longest:.1} s: {beeps:.2?}", probe.name());
+    // Pauses of 0.25 to 5 s leave out at most 10 beeps.
+    let missing = apart.iter().map(|apart| (apart.round() as usize).saturating_sub(1)).sum::<usize>();
+    ensure!(missing <= 10, "{missing} beeps of {who} are missing in {}: {beeps:.2?}", probe.name());
     Ok(())
 }

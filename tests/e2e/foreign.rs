@@ -9,9 +9,10 @@ use libtest_mimic::Trial;
 use serde_json::{Value, json};
 use spillway_tests::analyser::sound::heard_seconds;
 use spillway_tests::analyser::sync::{Marks, offset, presence};
-use spillway_tests::egress::{Egress, nanos};
+use spillway_tests::egress::{Egress, complete_all, nanos};
 use spillway_tests::foreign::{BrowserOptions, ForeignPublisher};
 
+use crate::edges::without_what_was_not_said;
 use crate::harness::{E2eHarness, exclusive_case};
 use crate::recording_probe::RecordingProbe;
 
@@ -23,9 +24,10 @@ pub fn cases() -> Vec<Trial> {
     ]
 }
 
+/// Its source of sound is not fed for three seconds, in which its RTP time stands still.
 async fn wheel(harness: &E2eHarness) -> Result<()> {
     let room = harness.room("wheel");
-    let stranger = ForeignPublisher::wheel(harness.api(), &room, "p2", "h264", &[]).await?;
+    let stranger = ForeignPublisher::wheel(harness.api(), &room, "p2", "h264", &[(8.0, 3.0)]).await?;
     let probes = record(
         harness,
         &room,
@@ -33,12 +35,20 @@ async fn wheel(harness: &E2eHarness) -> Result<()> {
             ("StartRoomCompositeEgress", composed(harness, "f_room_{time}.mp4")),
             ("StartParticipantEgress", json!({ "identity": "p2", "file_outputs": mp4(harness, "f_p2_{time}.mp4") })),
             ("StartTrackEgress", json!({ "track_id": stranger.video, "file": mp4(harness, "f_track_{time}.mp4")[0] })),
+            ("StartTrackEgress", json!({ "track_id": stranger.audio, "file": file(harness, "f_sound_{time}.ogg") })),
         ],
+        14,
     )
     .await?;
-    let [room, participant, track] = &probes[..] else { unreachable!("three were asked for") };
-    shows_and_sounds(room, "p2")?;
-    shows_and_sounds(participant, "p2")?;
+    let [room, participant, track, sound] = &probes[..] else { unreachable!("four were asked for") };
+    for probe in [room, participant, sound] {
+        let beeps: Vec<f64> = probe.beeps("p2")?.iter().map(|beep| beep.at).collect();
+        without_what_was_not_said(probe, "p2", &beeps)?;
+        if probe.pictures.is_some() {
+            shows(probe, "p2")?;
+            together(probe, "p2", &probe.flashes("p2")?, &beeps)?;
+        }
+    }
     shows(track, "p2")?;
     ensure!(track.video()?["codec_name"] == "h264", "{}", track.video()?);
     Ok(())
@@ -58,6 +68,7 @@ async fn browser(harness: &E2eHarness) -> Result<()> {
             ("StartTrackCompositeEgress", both),
             ("StartTrackEgress", json!({ "track_id": stranger.video, "file": file(harness, "f_track_{time}.webm") })),
         ],
+        8,
     )
     .await?;
     let [track_composite, track] = &probes[..] else { unreachable!("two were asked for") };
@@ -113,7 +124,13 @@ pub fn composed(harness: &E2eHarness, name: &str) -> Value {
     json!({ "layout": "grid", "advanced": { "width": 640, "height": 360 }, "file_outputs": mp4(harness, name) })
 }
 
-async fn record(harness: &E2eHarness, room: &str, asked: Vec<(&str, Value)>) -> Result<Vec<RecordingProbe>> {
+/// For so many seconds; one probe for each request.
+async fn record(
+    harness: &E2eHarness,
+    room: &str,
+    asked: Vec<(&str, Value)>,
+    seconds: u64,
+) -> Result<Vec<RecordingProbe>> {
     let mut running = Vec::new();
     for (method, mut request) in asked {
         request["room_name"] = json!(room);
@@ -122,12 +139,8 @@ async fn record(harness: &E2eHarness, room: &str, asked: Vec<(&str, Value)>) -> 
     for egress in &running {
         egress.active().await?;
     }
-    tokio::time::sleep(Duration::from_secs(8)).await;
-    let mut probes = Vec::new();
-    for egress in &running {
-        probes.push(RecordingProbe::open(&egress.complete().await?)?);
-    }
-    Ok(probes)
+    tokio::time::sleep(Duration::from_secs(seconds)).await;
+    complete_all(&running).await?.iter().map(RecordingProbe::open).collect()
 }
 
 pub fn shows(probe: &RecordingProbe, who: &str) -> Result<()> {
@@ -139,7 +152,11 @@ pub fn shows_and_sounds(probe: &RecordingProbe, who: &str) -> Result<()> {
     let beeps: Vec<f64> = probe.beeps(who)?.iter().map(|beep| beep.at).collect();
     is_there(who, "flashes", probe, &flashes)?;
     is_there(who, "beeps", probe, &beeps)?;
-    let offset = offset(&flashes, &beeps);
+    together(probe, who, &flashes, &beeps)
+}
+
+fn together(probe: &RecordingProbe, who: &str, flashes: &[f64], beeps: &[f64]) -> Result<()> {
+    let offset = offset(flashes, beeps);
     println!("{} {who} picture - sound {offset}", probe.name());
     // Their own way from canvas and sound card to RTP is in it.
     ensure!(offset.median_ms.abs() <= 100.0, "{who} in {}: {offset}", probe.name());

@@ -3,7 +3,7 @@
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, ensure};
@@ -107,23 +107,119 @@ where
     })
 }
 
-/// Cases run beside one another; one that fills the machine by itself does not.
-static MACHINE: RwLock<()> = RwLock::new(());
+/// As [`exclusive_case`], and what it has recorded is looked at beside other cases.
+pub fn exclusive_recording<T, R, L>(
+    name: &str,
+    record: impl FnOnce(Arc<E2eHarness>) -> R + Send + 'static,
+    look: impl FnOnce(T) -> L + Send + 'static,
+) -> Trial
+where
+    R: Future<Output = Result<T>>,
+    L: Future<Output = Result<()>>,
+{
+    Trial::test(name.to_owned(), move || {
+        let alone = MACHINE.all_places();
+        let recorded = harness().and_then(|harness| runtime().block_on(record(harness)));
+        drop(alone);
+        let _place = MACHINE.place();
+        recorded.and_then(|recorded| runtime().block_on(look(recorded))).map_err(|error| failed(&error))
+    })
+}
+
+/// As [`case`], of one that waits nearly all the time: it takes no place, and runs beside all others.
+pub fn waiting_case<F>(name: &str, body: impl FnOnce(Arc<E2eHarness>) -> F + Send + 'static) -> Trial
+where
+    F: Future<Output = Result<()>> + Send,
+{
+    waiting(name, move || {
+        let harness = harness()?;
+        runtime().block_on(body(harness))
+    })
+}
+
+/// Recordings are real time: cases wait more than they compute, but a machine that is too full proves nothing. So many
+/// cases run beside one another.
+pub const PLACES: usize = 2;
+/// So many more threads wait for a place, or run a case that takes none.
+pub const WAITING: usize = 3;
+
+static MACHINE: Machine =
+    Machine { state: Mutex::new(MachineState { places: PLACES, taken: 0, wanted_whole: 0 }), changed: Condvar::new() };
+
+/// What cases share: each takes a place, one that fills the machine by itself takes all of them.
+struct Machine {
+    state: Mutex<MachineState>,
+    changed: Condvar,
+}
+
+struct MachineState {
+    places: usize,
+    taken: usize,
+    /// Cases that wait for all places: others wait behind them.
+    wanted_whole: usize,
+}
+
+/// Places that are taken until this is dropped.
+struct TakenPlaces(usize);
+
+impl Machine {
+    fn place(&self) -> TakenPlaces {
+        let is_full = |state: &mut MachineState| state.wanted_whole > 0 || state.taken >= state.places;
+        let state = self.changed.wait_while(self.locked(), is_full);
+        state.unwrap_or_else(PoisonError::into_inner).taken += 1;
+        TakenPlaces(1)
+    }
+
+    fn all_places(&self) -> TakenPlaces {
+        let mut state = self.locked();
+        state.wanted_whole += 1;
+        let state = self.changed.wait_while(state, |state| state.taken > 0);
+        let mut state = state.unwrap_or_else(PoisonError::into_inner);
+        state.wanted_whole -= 1;
+        state.taken = state.places;
+        TakenPlaces(state.places)
+    }
+
+    fn locked(&self) -> MutexGuard<'_, MachineState> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for TakenPlaces {
+    fn drop(&mut self) {
+        MACHINE.locked().taken -= self.0;
+        MACHINE.changed.notify_all();
+    }
+}
+
+/// Of all cases that are run from now on: so many beside one another.
+pub fn set_places(places: usize) {
+    MACHINE.locked().places = places.max(1);
+}
+
+fn failed(error: &anyhow::Error) -> Failed {
+    Failed::from(format!("{error:#}"))
+}
 
 /// A case that starts its own servers, or needs none.
 pub fn alone(name: &str, body: impl FnOnce() -> Result<()> + Send + 'static) -> Trial {
     Trial::test(name.to_owned(), move || {
-        let _shared = MACHINE.read().unwrap_or_else(PoisonError::into_inner);
-        body().map_err(|error| Failed::from(format!("{error:#}")))
+        let _place = MACHINE.place();
+        body().map_err(|error| failed(&error))
     })
+}
+
+/// As [`alone`], of one that waits nearly all the time: it takes no place, and runs beside all others.
+pub fn waiting(name: &str, body: impl FnOnce() -> Result<()> + Send + 'static) -> Trial {
+    Trial::test(name.to_owned(), move || body().map_err(|error| failed(&error)))
 }
 
 /// As [`alone`], with no case beside it: three composites and three copies at once are what two cores record in time, and
 /// what a kill then costs is the fault's doing, not the load's.
 pub fn exclusive(name: &str, body: impl FnOnce() -> Result<()> + Send + 'static) -> Trial {
     Trial::test(name.to_owned(), move || {
-        let _whole = MACHINE.write().unwrap_or_else(PoisonError::into_inner);
-        body().map_err(|error| Failed::from(format!("{error:#}")))
+        let _whole = MACHINE.all_places();
+        body().map_err(|error| failed(&error))
     })
 }
 

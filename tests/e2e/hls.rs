@@ -31,7 +31,6 @@ pub const LIVE: &str = "live.m3u8";
 pub fn cases() -> Vec<Trial> {
     vec![
         case("hls::room_composite", |harness| async move { room_composite(&harness).await }),
-        case("hls::participant", |harness| async move { participant(&harness).await }),
         case("hls::track_composite", |harness| async move { track_composite(&harness).await }),
         case("hls::beside_an_mp4", |harness| async move { beside_an_mp4(&harness).await }),
         case("hls::sound_alone", |harness| async move { sound_alone(&harness).await }),
@@ -185,18 +184,6 @@ pub async fn grown(path: &Path, segments: usize) -> Result<HlsPlaylist> {
         Ok((playlist.segments.len() >= segments).then_some(playlist))
     })
     .await
-}
-
-async fn participant(harness: &E2eHarness) -> Result<()> {
-    let (room, folder) = (harness.room("hls-participant"), folder(harness, "participant"));
-    let _p0 = person(harness, &room, "p0", "p0-360.vp8.ivf").await?;
-    let request = json!({ "room_name": room, "identity": "p0", "segment_outputs": of_disk(&folder, 2) });
-    let info = recorded(harness, "StartParticipantEgress", request, 7).await?;
-    let hls = finished(&folder, &info, 2, PICTURE)?;
-    hls.begins_with_key_frames()?;
-    let probe = probe(&hls, &info)?;
-    probe.shows("p0", &probe.whole(), &[])?;
-    probe.in_sync("p0").map(drop)
 }
 
 async fn track_composite(harness: &E2eHarness) -> Result<()> {

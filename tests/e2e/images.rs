@@ -12,7 +12,7 @@ use spillway_tests::analyser::copied::compare;
 use spillway_tests::analyser::picture::{self, TileReading};
 use spillway_tests::analyser::{probe, stream};
 use spillway_tests::assets::{clip, person as test_person};
-use spillway_tests::egress::{Egress, nanos};
+use spillway_tests::egress::{Egress, complete_all, nanos};
 use spillway_tests::every_output::TestRoom;
 use spillway_tests::process::eventually;
 use spillway_tests::publisher::{Publisher, PublisherOptions, SourceKind};
@@ -227,9 +227,10 @@ async fn larger(harness: &E2eHarness) -> Result<()> {
     for egress in &egresses {
         egress.active().await?;
     }
-    tokio::time::sleep(Duration::from_secs(SECONDS)).await;
-    for (egress, name) in egresses.iter().zip(["composed", "chosen"]) {
-        let info = egress.complete().await?;
+    // The first one has begun a second or two before the second.
+    tokio::time::sleep(Duration::from_secs(SECONDS - 1)).await;
+    let infos = complete_all(&egresses).await?;
+    for (info, name) in infos.iter().zip(["composed", "chosen"]) {
         let images = images(&folder, &format!("{name}_"), ".jpeg")?;
         a_second_apart(&images, "mjpeg", (1280, 720))?;
         as_told(&info["image_results"][0], &folder.join(name), images.len())?;

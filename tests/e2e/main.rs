@@ -3,6 +3,7 @@
 //! The harness is our own (libtest-mimic), because servers shared by all cases must be ended when the last case is over;
 //! names filter as with any test: `cargo test --workspace --test e2e -- track`.
 //! Cases that need the same room share one run of it (`shared_recordings`, `codecs`), so that recordings run side by side.
+//! `--test-threads` is how many cases record at a time (2); cases that only wait are not counted.
 
 mod harness;
 mod recording_probe;
@@ -51,8 +52,9 @@ fn main() -> ExitCode {
         return code;
     }
     let mut arguments = Arguments::from_args();
-    // Recordings are real time: cases wait more than they compute, but a machine that is too full proves nothing.
-    arguments.test_threads.get_or_insert(2);
+    let places = arguments.test_threads.unwrap_or(harness::PLACES);
+    harness::set_places(places);
+    arguments.test_threads = Some(places + harness::WAITING);
     let cases: Vec<Vec<Trial>> = vec![
         analyser_selftest::cases(),
         room_composite::cases(),

@@ -10,7 +10,7 @@ use spillway_tests::publisher::{Publisher, PublisherOptions, SourceKind};
 use spillway_tests::servers::TestServers;
 use spillway_tests::twirp::TwirpError;
 
-use crate::harness::{E2eHarness, alone, block_on, case};
+use crate::harness::{E2eHarness, alone, block_on, case, waiting, waiting_case};
 use crate::publishers::person;
 use spillway_tests::egress::Egress;
 
@@ -21,15 +21,15 @@ pub fn cases() -> Vec<Trial> {
                 json!({ "room_name": "nobody-here", "layout": "grid", "file_outputs": output(&harness, "x.mp4") });
             refused(&harness, "StartRoomCompositeEgress", request, "not_found", "room").await
         }),
-        case("mistakes::unknown_track", |harness| async move { unknown_track(&harness).await }),
+        waiting_case("mistakes::unknown_track", |harness| async move { unknown_track(&harness).await }),
         case(
             "mistakes::stop_of_an_ended_egress_is_answered_at_once",
             |harness| async move { stop_twice(&harness).await },
         ),
-        case("mistakes::an_end_to_end_encrypted_room", |harness| async move { encrypted(&harness).await }),
+        waiting_case("mistakes::an_end_to_end_encrypted_room", |harness| async move { encrypted(&harness).await }),
         alone("mistakes::broken_yaml", broken_yaml),
         alone("mistakes::a_server_that_refuses_the_token", || block_on(refused_token())),
-        alone("mistakes::no_way_for_media", || block_on(no_way_for_media())),
+        waiting("mistakes::no_way_for_media", || block_on(no_way_for_media())),
         alone("mistakes::full_disk", || block_on(full_disk())),
     ];
     for (name, change, code, needle) in [

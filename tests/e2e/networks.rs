@@ -11,12 +11,12 @@ use spillway_tests::analyser::frame_sizes;
 use spillway_tests::analyser::sound::BeepSide;
 use spillway_tests::analyser::sync::{Marks, offset, presence};
 use spillway_tests::assets::{clip, person as face};
-use spillway_tests::egress::Egress;
+use spillway_tests::egress::{Egress, complete_all};
 use spillway_tests::foreign::{ForeignPublisher, Gap, GoTimes};
 use spillway_tests::publisher::{Publisher, PublisherOptions, RtpInPause, SourceKind, SpeechPattern};
 
-use crate::edges::in_place;
-use crate::harness::{E2eHarness, case, exclusive_case};
+use crate::edges::{in_place, without_what_was_not_said};
+use crate::harness::{E2eHarness, case};
 use crate::publishers::person;
 use crate::recording_probe::RecordingProbe;
 
@@ -29,8 +29,6 @@ pub fn cases() -> Vec<Trial> {
         case("networks::layers_that_come_one_by_one", layers),
         case("networks::b_frames", b_frames),
         case("networks::go_bots_that_pause", |harness| async move { go_bots(&harness).await }),
-        // Its encoder runs on this machine.
-        exclusive_case("networks::a_wheel_that_pauses", |harness| async move { wheel(&harness).await }),
     ]
 }
 
@@ -101,16 +99,7 @@ impl<'a> Recordings<'a> {
 
     /// Stops all of them together.
     async fn complete(&self) -> Result<Vec<RecordingProbe>> {
-        for egress in &self.egresses {
-            egress.ask_to_stop().await?;
-        }
-        let mut infos = Vec::new();
-        for egress in &self.egresses {
-            let info = egress.over(Duration::from_secs(40)).await?;
-            ensure!(info["status"] == "EGRESS_COMPLETE", "not COMPLETE: {info}");
-            infos.push(info);
-        }
-        infos.iter().map(RecordingProbe::open).collect()
+        complete_all(&self.egresses).await?.iter().map(RecordingProbe::open).collect()
     }
 }
 
@@ -167,9 +156,10 @@ async fn loss(harness: Arc<E2eHarness>) -> Result<()> {
         ensure!(identity.missing * 100 <= identity.read, "{}: {identity:?}", probe.name());
         heard_all_the_time(probe, "p0", 1)?;
     }
-    // A beep is two packets: at a fifth lost, one of 25 beeps is gone with both.
-    heard_all_the_time(room, "p1", 2)?;
-    heard_all_the_time(track, "p1", 2)
+    // A beep is two packets: at a fifth lost, one of 25 beeps is gone with both. Of the twelve here more than three are gone
+    // in one of 600 runs, more than two in one of 75.
+    heard_all_the_time(room, "p1", 3)?;
+    heard_all_the_time(track, "p1", 3)
 }
 
 /// So many beeps may be missing; the tone between them never is for long.
@@ -254,7 +244,8 @@ async fn speech(harness: Arc<E2eHarness>) -> Result<()> {
     }
     let heard = spillway_tests::analyser::sound::heard_seconds(&dtx.path)?;
     let took = dtx.at(stopped);
-    ensure!((-0.02..0.5).contains(&(heard - took)), "{heard:.2} s are heard of {took:.2} s");
+    // It is the last of four that are stopped.
+    ensure!((-0.02..1.0).contains(&(heard - took)), "{heard:.2} s are heard of {took:.2} s");
     // Two beeps in each sentence, both where they are heard although they came at once.
     let beeps: Vec<f64> = room.beeps("p3")?.iter().map(|beep| beep.at).collect();
     without_what_was_not_said(room, "p3", &beeps)?;
@@ -343,9 +334,9 @@ async fn until(published: Instant, first: f64, to: f64) -> Result<()> {
 /// Two bots that pause together, one of which counts its samples: both are heard when they speak.
 async fn go_bots(harness: &E2eHarness) -> Result<()> {
     let mut recordings = Recordings::of(harness, "go");
-    let p0 = ForeignPublisher::go(harness.api(), &recordings.room, "p0", GoTimes::Counted, &PAUSES).await?;
+    let bot = |who, times| ForeignPublisher::go(harness.api(), &recordings.room, who, times, &PAUSES);
+    let (p0, _p2) = tokio::try_join!(bot("p0", GoTimes::Counted), bot("p2", GoTimes::Given))?;
     let published = Instant::now();
-    let _p2 = ForeignPublisher::go(harness.api(), &recordings.room, "p2", GoTimes::Given, &PAUSES).await?;
     recordings.composite().await?;
     recordings.room_audio().await?;
     recordings.track_composite(&p0.video, &p0.audio).await?;
@@ -365,34 +356,5 @@ async fn go_bots(harness: &E2eHarness) -> Result<()> {
         let beeps: Vec<f64> = probe.beeps("p2")?.iter().map(|beep| beep.at).collect();
         without_what_was_not_said(probe, "p2", &beeps)?;
     }
-    Ok(())
-}
-
-async fn wheel(harness: &E2eHarness) -> Result<()> {
-    let mut recordings = Recordings::of(harness, "wheel");
-    let p2 = ForeignPublisher::wheel(harness.api(), &recordings.room, "p2", "h264", &[(9.0, 3.0)]).await?;
-    let published = Instant::now();
-    recordings.composite().await?;
-    recordings.track(&p2.audio, "ogg").await?;
-    recordings.active().await?;
-    until(published, 9.0, 16.0).await?;
-    for probe in &recordings.complete().await? {
-        let beeps: Vec<f64> = probe.beeps("p2")?.iter().map(|beep| beep.at).collect();
-        without_what_was_not_said(probe, "p2", &beeps)?;
-    }
-    Ok(())
-}
-
-/// All beeps stand on the seconds of one clock, and no two of them are further apart than a pause makes them.
-fn without_what_was_not_said(probe: &RecordingProbe, who: &str, beeps: &[f64]) -> Result<()> {
-    let apart: Vec<f64> = beeps.windows(2).map(|pair| pair[1] - pair[0]).collect();
-    let pauses: Vec<(f64, f64)> =
-        beeps.windows(2).filter(|pair| pair[1] - pair[0] > 1.5).map(|pair| (pair[0] + 0.5, pair[1] - 0.5)).collect();
-    in_place(probe, &format!("beeps of {who}"), beeps, &pauses)?;
-    let longest = apart.iter().fold(0.0, |longest: f64, apart| longest.max(*apart));
-    ensure!(longest < 6.2, "{who} in {} is not heard for {longest:.1} s: {beeps:.2?}", probe.name());
-    // Pauses of 0.25 to 5 s leave out at most 10 beeps.
-    let missing = apart.iter().map(|apart| (apart.round() as usize).saturating_sub(1)).sum::<usize>();
-    ensure!(missing <= 10, "{missing} beeps of {who} are missing in {}: {beeps:.2?}", probe.name());
     Ok(())
 }

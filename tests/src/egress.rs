@@ -115,6 +115,21 @@ impl Egress {
     }
 }
 
+/// Stops all of them together, so that none goes on while another is looked at; each status must be COMPLETE. Gives the final
+/// infos.
+pub async fn complete_all(egresses: &[Egress]) -> Result<Vec<Value>> {
+    for egress in egresses {
+        egress.ask_to_stop().await?;
+    }
+    let mut infos = Vec::new();
+    for egress in egresses {
+        let info = egress.over(Duration::from_secs(40)).await?;
+        ensure!(info["status"] == "EGRESS_COMPLETE", "not COMPLETE: {info}");
+        infos.push(info);
+    }
+    Ok(infos)
+}
+
 /// Waits until EgressInfo is like this, for `limit` seconds; the error has the last one.
 pub async fn until(egress: &Egress, what: &str, limit: u64, is: impl Fn(&Value) -> bool) -> Result<Value> {
     let found = eventually(what, Duration::from_secs(limit), || async {

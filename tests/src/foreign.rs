@@ -215,6 +215,17 @@ impl ForeignPublisher {
             Err(error) => Err(error.context(self.process.tail())),
         }
     }
+
+    /// Waits until a browser sends pictures of the size that it draws: it adds a layer after the other, as it finds out what
+    /// its uplink takes (measured: after 0 to 13 s).
+    pub async fn sends_its_best(&self) -> Result<()> {
+        let what = format!("{} sends its best layer", self.identity);
+        let found = eventually(&what, LIMIT, || async {
+            let log = std::fs::read(&self.process.log).unwrap_or_default();
+            Ok(String::from_utf8_lossy(&log).contains("\"best layer\"").then_some(()))
+        });
+        found.await.with_context(|| self.process.tail())
+    }
 }
 
 /// As the publishers read gaps.

@@ -22,10 +22,9 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use tracing::{debug, info};
 
 use crate::bus::{Backend, Bus};
-use crate::envelope;
 use crate::error::BusError;
 use crate::names::{self, ChannelKind};
-use crate::pub_sub::Interest;
+use crate::pub_sub::{Interest, seal};
 
 /// A longer wait for a bid would outlast a restart of livekit-server: a request published while no node listens is
 /// lost, and only a new one is received.
@@ -217,7 +216,7 @@ impl RpcClient {
         let channel = |kind| names::method_channel(inner.service, method, topic, kind);
         let (pending, grants) = (inner.pending.clone(), channel(ChannelKind::Grant));
         let call = Call { pending, request_id: request.request_id.clone(), grants, replies };
-        inner.backend.publish(&channel(ChannelKind::Request), envelope::seal(&request)).await?;
+        inner.backend.publish(&channel(ChannelKind::Request), seal(&request)).await?;
         Ok(call)
     }
 
@@ -227,7 +226,7 @@ impl RpcClient {
     /// Redis was not reached or did not answer; the server may have got it.
     pub(crate) async fn grant(&self, call: &Call, server_id: String) -> Result<(), RpcError> {
         let grant = ClaimResponse { request_id: call.request_id.clone(), server_id };
-        Ok(self.inner.backend.publish(&call.grants, envelope::seal(&grant)).await?)
+        Ok(self.inner.backend.publish(&call.grants, seal(&grant)).await?)
     }
 }
 
@@ -247,14 +246,14 @@ impl ClientInner {
                     () = stopped.cancelled() => return,
                     bid = bids.recv() => match bid {
                         None => return,
-                        Some(bid) => match envelope::open::<ClaimRequest>(&bid.payload) {
+                        Some(bid) => match bid.open::<ClaimRequest>() {
                             Ok(bid) => pending.deliver(&bid.request_id.clone(), Reply::Bid(bid)),
                             Err(error) => debug!(error = %chain(&error), "bid ignored"),
                         },
                     },
                     answer = answers.recv() => match answer {
                         None => return,
-                        Some(answer) => match envelope::open::<RpcResponse>(&answer.payload) {
+                        Some(answer) => match answer.open::<RpcResponse>() {
                             Ok(answer) => pending.deliver(&answer.request_id.clone(), Reply::Answer(answer)),
                             Err(error) => debug!(error = %chain(&error), "answer ignored"),
                         },

@@ -27,7 +27,6 @@ mod bus;
 mod task_ledger;
 mod key_value;
 mod pub_sub;
-mod envelope;
 pub mod names;
 pub mod error;
 pub mod config;

@@ -90,14 +90,9 @@ pub fn load(plan: &EgressPlan) -> Load {
         Some(VideoPlan::Copied) => (0.0, 0.0, PUBLISHED),
         // Images and sheets are made of decoded pictures, beside a copy or alone.
         Some(VideoPlan::CopiedIfPossible(encoding)) if has_images => {
-            ((0.2 + WITHOUT_ENCODER) * encoded(encoding), area(encoding), PUBLISHED)
+            ((sometimes_encoded(plan) + WITHOUT_ENCODER) * encoded(encoding), area(encoding), PUBLISHED)
         }
-        // Copied whatever its codec is, but for H265 and a participant without a camera.
-        Some(VideoPlan::CopiedIfPossible(encoding)) if plan.container_follows_codec() => {
-            (0.1 * encoded(encoding), 0.0, PUBLISHED)
-        }
-        // Nearly always copied. A source that is not H264 is encoded, at half the cost of a composition.
-        Some(VideoPlan::CopiedIfPossible(encoding)) => (0.2 * encoded(encoding), 0.0, PUBLISHED),
+        Some(VideoPlan::CopiedIfPossible(encoding)) => (sometimes_encoded(plan) * encoded(encoding), 0.0, PUBLISHED),
         Some(VideoPlan::Single(encoding) | VideoPlan::Composed { encoding, .. })
             if has_images && !plan.encoder_needed() =>
         {
@@ -168,6 +163,12 @@ pub fn load(plan: &EgressPlan) -> Load {
     }
     load.cores += FURTHER_OUTPUT * (takers(plan) - 1.0).max(0.0);
     load
+}
+
+/// Of the cores of a composition, for a picture that is nearly always copied. Whatever its codec is, but for H265 and a
+/// participant without a camera; into an MP4 only H264: another source is encoded, at half the cost of a composition.
+fn sometimes_encoded(plan: &EgressPlan) -> f64 {
+    if plan.container_follows_codec() { 0.1 } else { 0.2 }
 }
 
 /// Outputs, and each stream, that take what is encoded once.

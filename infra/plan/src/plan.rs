@@ -2,7 +2,7 @@
 //! and with the texts of livekit/egress. Called by the dispatcher's intake, and by a runner that has no dispatcher.
 
 use spillway_protocol::rpc::StartEgressRequest;
-use spillway_protocol::{EgressId, Secret, requested};
+use spillway_protocol::{EgressId, Secret, ledger};
 
 use crate::destination::{Destinations, StorageConfig};
 use crate::encoding::Encoding;
@@ -179,7 +179,7 @@ pub fn destinations(start: &StartEgressRequest, config: &StorageConfig) -> Resul
 /// The message has no request in it. A retry is useless.
 pub fn stream_urls(start: &StartEgressRequest) -> Result<Vec<Secret>, PlanError> {
     let request = start.request.as_ref().ok_or(PlanError::Field("request"))?;
-    Ok(requested::stream_urls(request).into_iter().map(|url| Secret::new(url.to_owned())).collect())
+    Ok(ledger::stream_urls(request).into_iter().map(|url| Secret::new(url.to_owned())).collect())
 }
 
 /// Video and audio as they will be recorded, of a page or of tracks in this layout. Sets the containers and codecs of files.

@@ -1,6 +1,6 @@
-//! A backend for a destination of the plan: a provider and its options go in, a [`Storage`] with the installation's prefix
-//! comes out. It makes clients and no request, except that S3 without region or endpoint asks for the bucket's region, and that
-//! hosts which a request named are resolved.
+//! A backend for a destination of the plan: a provider and its options go in, a [`Storage`] comes out, with the installation's
+//! prefix and presigned locations where it has them. It makes clients and no request, except that S3 without region or endpoint
+//! asks for the bucket's region, and that hosts which a request named are resolved.
 
 use std::sync::Arc;
 
@@ -42,5 +42,8 @@ pub async fn open(destination: &Destination, options: &Options) -> Result<Arc<dy
         Provider::Local(local) => Arc::new(DiskStorage::new(&local.root)),
     };
     let _ = options;
+    if store.prefix.is_empty() && !store.presign {
+        return Ok(inner);
+    }
     Ok(Arc::new(PrefixedStorage::new(inner, store)))
 }

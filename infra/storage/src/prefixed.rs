@@ -1,5 +1,5 @@
-//! The installation's settings for every store: its prefix before each name, and presigned locations. Wraps a backend; every
-//! call goes on to it in the caller's task.
+//! The installation's settings for every store: its prefix before each name, and presigned locations. Wraps a backend where
+//! there is one of the two; every call goes on to it in the caller's task.
 
 use std::sync::Arc;
 use std::time::Duration;

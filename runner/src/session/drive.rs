@@ -2,18 +2,19 @@
 //! carries out the effects of the last two. One task; what may block (disks, stores) runs beside it or after the media
 //! process has ended. It decides nothing about phases and outcomes.
 //!
-//! `media_events` is what events of the media process mean beside the machine, and `placing` makes the files that it asks for.
+//! `placing` begins with the opened outputs and makes the files that the media process asks for; `streams` carries out what the
+//! streams decide.
 
-mod media_events;
 mod placing;
+mod streams;
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use spillway_guard::Guard;
-use spillway_ipc::{MediaCommand, MediaEvent, MediaSettings, StartCommand, TrackFacts};
+use spillway_ipc::{MediaCommand, MediaEndReason, MediaEvent, MediaSettings, TrackFacts};
 use spillway_plan::{Container, EgressPlan};
 use spillway_process::{Clock, LocalRoot};
 use spillway_protocol::ledger::{EgressEndReason, Fact, Outcome};
@@ -21,21 +22,22 @@ use spillway_protocol::{Code, RpcError, Secret};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
+use tracing::{info, warn};
 
 use super::files::SessionFiles;
 use super::finalize::{RecordedOutputs, SessionEnd, end_recording};
 use super::images::SessionImages;
 use super::machine::{OpenOutputs, Session, SessionEffect, SessionRules};
 use super::media::{MediaProcess, MediaUpdate};
-use super::opening::{OpenedOutputs, open_outputs};
+use super::opening::open_outputs;
 use super::segments::SessionSegments;
 use super::sheets::SessionSheets;
-use super::stream_updates::{ResolvedUpdate, StreamUpdates};
+use super::stream_updates::StreamUpdates;
 use super::stream_url::{StreamUrl, StreamUrls};
-use super::streams::{SessionStreams, StreamEffects};
+use super::streams::SessionStreams;
 use crate::clock;
 use crate::events::{SessionEvent, StreamUpdate};
-use crate::report::Reporter;
+use crate::report::{FilesProgress, Reporter};
 use crate::results::claim::Claim;
 use crate::results::{FileNumber, OutputError, OutputPath};
 use crate::upload::UploadResources;
@@ -202,29 +204,6 @@ struct Placed {
 }
 
 impl Driver<'_> {
-    fn opened(&mut self, OpenedOutputs { files, segments, images, sheets }: OpenedOutputs) {
-        (self.files.outputs, self.segments, self.images, self.sheets) = (Some(files), segments, images, sheets);
-    }
-
-    async fn begin(&mut self, opened: OpenedOutputs, media: &mut MediaProcess) {
-        self.opened(opened);
-        // Its timeouts begin now.
-        self.session.restart(Instant::now());
-        let (streams, facts) = self.streams.begin();
-        facts.into_iter().for_each(|fact| self.reporter.report(fact));
-        let start = StartCommand {
-            plan: self.job.plan.clone(),
-            ws_url: self.job.ws_url.clone(),
-            token: self.job.token.clone(),
-            page_url: self.job.page_url.clone(),
-            settings: self.job.media.clone(),
-            streams,
-            clock_ahead_ns: self.job.clock.ahead_of_host_ns(),
-            spool: self.segments.folder().or(self.images.folder()).or(self.sheets.folder()).map(Path::to_owned),
-        };
-        media.send(&MediaCommand::Start(Box::new(start))).await;
-    }
-
     async fn on(&mut self, event: SessionEvent, media: &mut MediaProcess) -> NextStep {
         let mut of_streams = None;
         let event = match event {
@@ -258,6 +237,59 @@ impl Driver<'_> {
         NextStep::Continue
     }
 
+    /// What the machine does not decide: where files lie, and progress. Answers the event for the machine, if it is another
+    /// than this one.
+    async fn on_media_event(&mut self, media_event: &MediaEvent, media: &mut MediaProcess) -> Option<SessionEvent> {
+        match media_event {
+            MediaEvent::Opening { file, output, container, facts } => {
+                let number = FileNumber::new(&self.job.plan, *file, output.unwrap_or(*file));
+                let opened = self.open(number, *container, facts, media).await;
+                return opened.err().map(|error| self.not_made(number, &error));
+            }
+            MediaEvent::OutputFailed { output, file, full, code, message } => {
+                warn!(output, reason = message, "output failed, the others go on");
+                let (output, file, full, code) = (*output, *file, *full, code.clone());
+                let message = self.of_file(output, message.clone());
+                return Some(SessionEvent::Media(MediaEvent::OutputFailed { output, file, full, code, message }));
+            }
+            MediaEvent::Joined { room_id, room_name } => {
+                info!(room = %room_name, room_id, "joined the room");
+                let asked = &mut self.job.plan.room_id;
+                if asked.is_empty() {
+                    asked.clone_from(room_id);
+                } else if !room_id.is_empty() && asked != room_id {
+                    return Some(SessionEvent::WrongRoom);
+                }
+                self.reporter.report(Fact::Joined { room_id: room_id.clone(), room_name: room_name.clone() });
+            }
+            MediaEvent::Alive { media_ns, lag_ms, streams, .. } => {
+                let files = self.files.progress_facts();
+                for fact in files.into_iter().chain(self.segments.progress_facts()).chain(self.images.progress_facts())
+                {
+                    self.reporter.report(fact);
+                }
+                let streams = streams.iter().map(|stream| (stream.id, stream.lag_ms)).collect();
+                self.reporter.progress(*media_ns, *lag_ms, FilesProgress { streams, ..self.progress() });
+            }
+            MediaEvent::Wrote { .. } if self.files.started() => self.report_opened(),
+            MediaEvent::Closed { quality, .. }
+            | MediaEvent::SegmentsEnded { quality, .. }
+            | MediaEvent::ImagesEnded { quality, .. } => {
+                for message in &quality.degraded {
+                    warn!(reason = message, "recording is degraded");
+                }
+            }
+            MediaEvent::Ended { why } => {
+                self.media_ended = true;
+                if let MediaEndReason::SourceClosed { message } = why {
+                    info!(reason = message, "source closed");
+                }
+            }
+            _ => {}
+        }
+        None
+    }
+
     /// Lets the machine decide, and carries out its effects.
     async fn decide(&mut self, event: SessionEvent, media: &mut MediaProcess) -> NextStep {
         for effect in self.session.on(event, Instant::now()) {
@@ -281,31 +313,27 @@ impl Driver<'_> {
         NextStep::Continue
     }
 
-    /// An UpdateStream call, answered when it is carried out: the EgressInfo shows it by then, also where a part was refused.
-    async fn update_streams(
-        &mut self,
-        ResolvedUpdate { add, remove, answer }: ResolvedUpdate,
-        media: &mut MediaProcess,
-    ) -> NextStep {
-        let at = self.job.clock.unix_ns();
-        let (effects, told) = self.streams.update(add, &remove, (Instant::now(), at));
-        let step = match self.apply(effects, media).await {
-            Some(event) => self.decide(event, media).await,
-            None => NextStep::Continue,
-        };
-        // A caller that has not waited calls again.
-        let _ = answer.send(told.map(|()| self.reporter.info()));
-        step
+    /// How far all outputs are, for heartbeats.
+    fn progress(&self) -> FilesProgress {
+        let mut progress = self.files.progress();
+        self.segments.add_progress(&mut progress);
+        self.images.add_progress(&mut progress);
+        progress
     }
 
-    /// Carries out what follows for the streams. Answers what the machine has to know.
-    async fn apply(&mut self, effects: StreamEffects, media: &mut MediaProcess) -> Option<SessionEvent> {
-        let StreamEffects { commands, facts, over, reopened } = effects;
-        facts.into_iter().for_each(|fact| self.reporter.report(fact));
-        for command in &commands {
-            media.send(command).await;
+    /// Files, playlists and images are named from the first media on: an aborted egress has none.
+    fn report_opened(&mut self) {
+        let facts = [self.files.opened_facts(), self.segments.opened_facts(), self.images.opened_facts()];
+        for fact in facts.into_iter().flatten() {
+            self.reporter.report(fact);
         }
-        let reopened = reopened.map(|output| SessionEvent::OutputOpened { output });
-        reopened.or_else(|| over.map(|over| SessionEvent::OutputEnded { output: over.output, failure: over.failure }))
+    }
+
+    /// Names of outputs go before the fact that the recording is active.
+    fn report(&mut self, fact: Fact) {
+        if matches!(fact, Fact::Active { .. }) {
+            self.report_opened();
+        }
+        self.reporter.report(fact);
     }
 }

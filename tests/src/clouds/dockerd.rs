@@ -5,6 +5,7 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use rustix::mount::{UnmountFlags, unmount};
 use tempfile::TempDir;
 
 use crate::assets::containers_left_out;
@@ -111,7 +112,22 @@ impl Drop for Dockerd {
         }
         // It ends its containerd, which a kill would leave behind.
         let _ = self.process.stop(Duration::from_secs(10));
+        // It leaves the network namespace of the host mounted (`exec/netns/default`), and a folder with a mount in it cannot
+        // be removed. In use elsewhere or not: it goes with its last user.
+        for mounted in mounted_below(self.folder.path()) {
+            let _ = unmount(&mounted, UnmountFlags::DETACH);
+        }
     }
+}
+
+/// Mount points in a folder, what was mounted last first.
+fn mounted_below(folder: &Path) -> Vec<PathBuf> {
+    let table = std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+    // The fifth field (proc_pid_mountinfo(5)).
+    let points = table.lines().filter_map(|line| line.split(' ').nth(4)).map(PathBuf::from);
+    let mut below: Vec<PathBuf> = points.filter(|point| point.starts_with(folder)).collect();
+    below.reverse();
+    below
 }
 
 fn copy(file: &Path, root: &Path) -> Result<()> {

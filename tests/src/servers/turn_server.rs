@@ -1,4 +1,4 @@
-//! A TURN server over UDP, TCP or TLS, in front of media ports that nobody else reaches: peers at the address that
+//! A TURN server over UDP or TLS, in front of media ports that nobody else reaches: peers at the address that
 //! livekit-server names are found on this machine's loopback. Reads and writes STUN with `is`, which our client does not.
 
 use std::collections::BTreeMap;
@@ -27,8 +27,6 @@ const FIRST_NONCE_LASTS: u32 = 2;
 pub enum TurnTransport {
     /// Datagrams.
     Udp,
-    /// A stream.
-    Tcp,
     /// A stream over TLS.
     Tls(TlsAcceptor),
 }
@@ -60,15 +58,10 @@ impl TurnServer {
                 let port = socket.local_addr()?.port();
                 (port, "udp", tokio::spawn(serve_datagrams(socket, hidden, counts.clone())))
             }
-            TurnTransport::Tcp => {
-                let listener = TcpListener::bind(any).await.context("bind the TURN server")?;
-                let port = listener.local_addr()?.port();
-                (port, "tcp", tokio::spawn(serve_streams(listener, None, hidden, counts.clone())))
-            }
             TurnTransport::Tls(tls) => {
                 let listener = TcpListener::bind(any).await.context("bind the TURN server")?;
                 let port = listener.local_addr()?.port();
-                (port, "tls", tokio::spawn(serve_streams(listener, Some(tls), hidden, counts.clone())))
+                (port, "tls", tokio::spawn(serve_streams(listener, tls, hidden, counts.clone())))
             }
         };
         Ok(Self { port, protocol, counts, task })
@@ -120,17 +113,12 @@ async fn serve_datagrams(socket: Arc<UdpSocket>, hidden: Ipv4Addr, counts: Arc<T
     }
 }
 
-async fn serve_streams(listener: TcpListener, tls: Option<TlsAcceptor>, hidden: Ipv4Addr, counts: Arc<TurnCounts>) {
+async fn serve_streams(listener: TcpListener, tls: TlsAcceptor, hidden: Ipv4Addr, counts: Arc<TurnCounts>) {
     // Dropped with the task, and all connections with it.
     let mut connections = JoinSet::new();
     while let Ok((tcp, _)) = listener.accept().await {
         let (tls, counts) = (tls.clone(), counts.clone());
-        connections.spawn(async move {
-            match tls {
-                Some(tls) => serve_stream(tls.accept(tcp).await?, hidden, counts).await,
-                None => serve_stream(tcp, hidden, counts).await,
-            }
-        });
+        connections.spawn(async move { serve_stream(tls.accept(tcp).await?, hidden, counts).await });
     }
 }
 

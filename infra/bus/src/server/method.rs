@@ -19,10 +19,9 @@ use tracing::{Instrument, warn};
 
 use super::handler::{Bid, Handler, Incoming, Routing};
 use crate::bus::Backend;
-use crate::envelope;
 use crate::key_value::Lock;
 use crate::names::{self, ChannelKind};
-use crate::pub_sub::{InboundMessage, Subscription};
+use crate::pub_sub::{EnvelopeError, InboundMessage, Subscription, seal};
 
 /// Which topics a method is served for.
 pub(super) enum Topics {
@@ -110,7 +109,7 @@ impl<H: Handler> RpcMethod<H> {
     }
 
     fn granted(&self, delivery: &InboundMessage) {
-        match envelope::open::<ClaimResponse>(&delivery.payload) {
+        match delivery.open::<ClaimResponse>() {
             Ok(grant) => {
                 if let Some(bid) = self.waiting().remove(&grant.request_id) {
                     let _ = bid.send(grant.server_id);
@@ -121,7 +120,7 @@ impl<H: Handler> RpcMethod<H> {
     }
 
     fn read(&self, delivery: &InboundMessage) -> Option<Incoming> {
-        let request = match envelope::open::<RpcRequest>(&delivery.payload) {
+        let request = match delivery.open::<RpcRequest>() {
             Ok(request) => request,
             Err(error) => {
                 self.malformed(delivery, &error);
@@ -155,7 +154,7 @@ impl<H: Handler> RpcMethod<H> {
         })
     }
 
-    fn malformed(&self, delivery: &InboundMessage, error: &envelope::EnvelopeError) {
+    fn malformed(&self, delivery: &InboundMessage, error: &EnvelopeError) {
         if first(&self.state.logged.malformed) {
             warn!(
                 channel = delivery.channel,
@@ -227,7 +226,7 @@ impl<H: Handler> RpcMethod<H> {
             handling: false,
         };
         let channel = names::claim_channel(self.service, &incoming.client_id);
-        let granted = match self.backend.publish(&channel, envelope::seal(&claim)).await {
+        let granted = match self.backend.publish(&channel, seal(&claim)).await {
             Ok(()) => timeout_at(incoming.deadline(), grant).await.ok().and_then(Result::ok),
             Err(error) => {
                 warn!(method = self.method, error = %chain(&error), "bid not sent");
@@ -272,7 +271,7 @@ impl<H: Handler> RpcMethod<H> {
             }
         }
         let channel = names::response_channel(self.service, client_id);
-        if let Err(error) = self.backend.publish(&channel, envelope::seal(&response)).await {
+        if let Err(error) = self.backend.publish(&channel, seal(&response)).await {
             warn!(method = self.method, error = %chain(&error), "answer not sent");
         }
     }

@@ -4,6 +4,7 @@
 //! and after it nothing changes and nothing is sent. Pure: times are arguments. The ledger is stored with the record of
 //! the egress, so that a dispatcher continues what a runner began.
 
+mod accept;
 mod fact;
 mod info_bytes;
 mod results;
@@ -14,18 +15,15 @@ use livekit_protocol as livekit;
 use livekit_protocol::EgressStatus;
 use serde::{Deserialize, Serialize};
 
+pub use self::accept::stream_urls;
 pub use self::fact::{EgressEndReason, Fact, Outcome};
 use self::results::{bounded, entry, signed};
 use self::streams::{LedgerStream, StreamResults};
 use self::terminal::TerminalState;
 use crate::code::Code;
-use crate::requested::{self, RequestedOutputs};
-use crate::rpc::StartEgressRequest;
 
 /// Bound of the text in `details`, which people read.
 const MAX_NOTES: usize = 12;
-/// Between two updates about nothing but progress: livekit-server calls webhooks for each one.
-const PROGRESS_UPDATE_INTERVAL_NS: u64 = 60_000_000_000;
 
 /// One egress from acceptance to its terminal status. All times are Unix nanoseconds.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -44,9 +42,6 @@ pub struct EgressLedger {
     notes: Vec<String>,
     /// Notes beyond [`MAX_NOTES`].
     notes_left_out: u32,
-    /// When an update about progress was sent last.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    progress_sent_at: Option<i64>,
     /// As long as `info.file_results`.
     files: Vec<LedgerFile>,
     /// As long as `info.stream_results`, unless an older version wrote the ledger last.
@@ -65,41 +60,6 @@ struct LedgerFile {
 }
 
 impl EgressLedger {
-    /// A ledger in STARTING, with the request without its secrets and one result for each output asked for, of a stream
-    /// output for each URL.
-    pub fn accept(start: &StartEgressRequest, at: i64) -> Self {
-        let asked = start.request.as_ref().map(RequestedOutputs::of).unwrap_or_default();
-        let room_name = if asked.room_name.is_empty() { start.room_name.as_str() } else { asked.room_name };
-        let mut info = livekit::EgressInfo {
-            egress_id: start.egress_id.clone(),
-            room_id: start.room_id.clone(),
-            room_name: room_name.to_owned(),
-            source_type: asked.source_type.into(),
-            status: EgressStatus::EgressStarting.into(),
-            started_at: at,
-            updated_at: at,
-            retry_count: start.retry_count,
-            request: start.request.as_ref().map(requested::redacted),
-            ..livekit::EgressInfo::default()
-        };
-        asked.prefill(&mut info);
-        let mut ledger = Self {
-            files: vec![LedgerFile::default(); info.file_results.len()],
-            streams: Vec::new(),
-            info,
-            active: false,
-            waiting: String::new(),
-            why: None,
-            limit_at: 0,
-            notes: Vec::new(),
-            notes_left_out: 0,
-            progress_sent_at: None,
-        };
-        // What is kept beside each stream of the request.
-        ledger.streams();
-        ledger
-    }
-
     /// The current EgressInfo, with changes that were not worth an update of their own.
     pub fn info(&self) -> &livekit::EgressInfo {
         &self.info
@@ -140,7 +100,8 @@ impl EgressLedger {
 
     /// Whether the change is worth an update of its own.
     fn apply(&mut self, fact: Fact, at: i64) -> bool {
-        // What comes during ENDING goes out with the terminal update.
+        // What comes during ENDING goes out with the terminal update. Progress has no update of its own: livekit-server
+        // calls webhooks for each one (`egress_updated`), and livekit/egress sends none for it.
         let open = self.status() != EgressStatus::EgressEnding;
         match fact {
             Fact::Waiting(message) => {
@@ -166,7 +127,7 @@ impl EgressLedger {
                 {
                     file.size = signed(bytes);
                 }
-                self.is_progress_due(at)
+                false
             }
             Fact::Active { started_at } => self.begin(started_at),
             Fact::Ending(why) => self.end(why, at),
@@ -200,7 +161,7 @@ impl EgressLedger {
                     segments.size = signed(bytes);
                     segments.duration = signed(duration_ns);
                 }
-                self.is_progress_due(at)
+                false
             }
             Fact::SegmentsStored { index, playlist_location, live_location, started_at, ended_at } => {
                 if let Some(segments) = entry(&mut self.info.segment_results, index) {
@@ -222,7 +183,7 @@ impl EgressLedger {
                 if let Some(images) = entry(&mut self.info.image_results, index) {
                     images.image_count = signed(count);
                 }
-                self.is_progress_due(at)
+                false
             }
             Fact::ImagesStored { index, started_at, ended_at } => {
                 if let Some(images) = entry(&mut self.info.image_results, index) {
@@ -252,16 +213,6 @@ impl EgressLedger {
                 true
             }
         }
-    }
-
-    /// The first update comes a minute after the acceptance.
-    fn is_progress_due(&mut self, at: i64) -> bool {
-        let last = self.progress_sent_at.unwrap_or(self.info.started_at);
-        let due = self.status() == EgressStatus::EgressActive && at.abs_diff(last) >= PROGRESS_UPDATE_INTERVAL_NS;
-        if due {
-            self.progress_sent_at = Some(at);
-        }
-        due
     }
 
     fn begin(&mut self, started_at: i64) -> bool {

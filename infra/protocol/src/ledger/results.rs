@@ -3,8 +3,8 @@
 
 use livekit_protocol as livekit;
 
-use crate::requested::MAX_RESULTS;
-
+/// Bound on each list of results; what there is beyond it is not told.
+pub(super) const MAX_RESULTS: usize = 1000;
 /// Bound on a text that people read.
 const MAX_TEXT_CHARS: usize = 400;
 

@@ -6,8 +6,8 @@ use livekit_protocol as livekit;
 use livekit_protocol::stream_info::Status;
 use serde::{Deserialize, Serialize};
 
-use super::results::bounded;
-use crate::requested::{MAX_RESULTS, RedactedUrl};
+use super::results::{MAX_RESULTS, bounded};
+use crate::requested::RedactedUrl;
 
 /// Between two updates about retries of one stream, as livekit/egress does it.
 const RETRY_UPDATE_INTERVAL_NS: u64 = 60_000_000_000;

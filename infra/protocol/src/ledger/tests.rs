@@ -3,6 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::rpc::StartEgressRequest;
 use crate::rpc::start_egress_request::EgressRequest;
 
 fn start() -> StartEgressRequest {

@@ -182,8 +182,7 @@ impl TrackPlacement {
         at: SourceTime,
     ) {
         self.flush(ssrc, stream, at);
-        stream.form = Some(format);
-        stream.needs_key(at);
+        stream.change_form(format, at);
         if let Some(known) = self.tracks.get(&stream.track) {
             let identity = known.publication.identity.clone();
             self.timeline.open(ssrc, &identity, !format.codec.is_video(), format.clock_rate);
@@ -220,7 +219,9 @@ impl TrackPlacement {
             Some(hole) => age(hole) >= BEYOND_HOPE,
             None => stream.key_needed_since.is_some_and(|since| stream.torn || age(since) >= wait),
         };
-        if waited && !stream.too_large && asked_long_ago && !known.publication.muted && stream.sends_video() {
+        // What the server sends nothing of, it has no key frame of either.
+        let is_sent = !known.publication.muted && (!known.paused || known.waking);
+        if waited && !stream.too_large && asked_long_ago && is_sent && stream.sends_video() {
             stream.asked = Some(at);
             known.stats.keyframes_asked += 1;
             self.keyframes.push(ssrc);

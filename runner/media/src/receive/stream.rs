@@ -85,6 +85,13 @@ impl StreamReceiver {
         self.held.front().or(self.lower.front())
     }
 
+    /// The first packet, or another codec: it begins anew.
+    pub(super) fn change_form(&mut self, form: PayloadFormat, at: SourceTime) {
+        self.form = Some(form);
+        self.gate = self.best.clone();
+        self.needs_key(at);
+    }
+
     pub(super) fn starts(&self, payload: &[u8]) -> bool {
         self.form.is_some_and(|form| depacketize::starts_frame(form.codec, payload))
     }

@@ -297,6 +297,23 @@ fn a_copied_picture_begins_in_its_best_layer_if_that_comes_soon() {
 }
 
 #[test]
+fn no_key_frame_is_asked_of_a_picture_that_is_paused() {
+    let mut receiver = opened();
+    let asked = |receiver: &mut TrackReceiver, from: u64, to: u64| {
+        for n in from..to {
+            receiver.tick(ms(n * 40));
+        }
+        receiver.keyframes_wanted().len()
+    };
+    // The last packets before it stops have a hole.
+    play(&mut receiver, 0, 20, |n, half| n == 15 && half == 0);
+    receiver.ask_for(TrackId(1), false);
+    assert_eq!(asked(&mut receiver, 20, 500), 0);
+    receiver.ask_for(TrackId(1), true);
+    assert!(asked(&mut receiver, 500, 520) > 0, "it is to come again");
+}
+
+#[test]
 fn a_picture_that_says_it_is_huge_is_left_out_and_said_once() {
     let mut receiver = opened();
     for n in 0..20 {

@@ -336,7 +336,8 @@ impl RecorderController {
         if let Some(recorder) = &mut self.recorder {
             media_ns = recorder.media_ns();
             lag_ms = recorder.lag_ms();
-            backlog_bytes = recorder.backlog_bytes() + self.files.iter().map(RecordedFile::waiting_bytes).sum::<u64>();
+            backlog_bytes =
+                recorder.backlog_bytes() + self.files.iter().map(|file| file.progress.waiting_bytes()).sum::<u64>();
             worked = recorder.worked();
         }
         self.report_written();

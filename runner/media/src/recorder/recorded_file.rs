@@ -1,21 +1,17 @@
-//! One file of a recording, as the controller knows it: which output writes it, how far it is, what is told of it. The
-//! bytes are written by the output's threads.
+//! A file of a recording, as the controller knows it: asked for, opened, which output writes it and how far it is, why it
+//! takes no more. The bytes are written by the output's threads; the controller tells the runner of them.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use spillway_ipc::{FileId, MediaEvent, Quality, SpoolError, SpoolFile, TrackFacts};
+use spillway_ipc::{FileId, SpoolError, SpoolFile, TrackFacts};
 use spillway_plan::Container;
-use spillway_process::chain;
 
 use super::mode::RecordingMode;
 use crate::compositor::CompositorError;
 use crate::output::{Fanout, FeedError, FileTakerOptions, PipelineError, TakerId, TakerProgress, add_file};
-
-/// Between two [`MediaEvent::Wrote`] of a file.
-const WROTE_EVERY: Duration = Duration::from_millis(250);
 
 /// Why a file cannot be begun or takes no more.
 #[derive(Debug, thiserror::Error)]
@@ -86,9 +82,10 @@ pub struct RecordedFile {
     pub output: u32,
     /// What writes it.
     pub taker: TakerId,
-    progress: Arc<TakerProgress>,
-    wrote_at: Option<Instant>,
-    wrote_end: u64,
+    /// Its bytes and length.
+    pub progress: Arc<TakerProgress>,
+    /// When the runner was told how far it is, and how many bytes it had then.
+    pub told: (Option<Instant>, u64),
 }
 
 impl RecordedFile {
@@ -105,49 +102,7 @@ impl RecordedFile {
     ) -> Result<Self, FileError> {
         let spool = SpoolFile::claimed(&place.path, place.id, options.container)?;
         let (taker, progress) = add_file(fanout, spool, options)?;
-        Ok(Self { file, output, taker, progress, wrote_at: None, wrote_end: 0 })
-    }
-
-    /// Length by its encoded frames, nanoseconds.
-    pub fn media_ns(&self) -> u64 {
-        self.progress.media_ns()
-    }
-
-    /// Bytes that its muxer has and has not written yet.
-    pub fn waiting_bytes(&self) -> u64 {
-        self.progress.waiting_bytes()
-    }
-
-    /// Bytes of the file, and how many of them are final.
-    fn bytes(&self) -> (u64, u64) {
-        self.progress.written.as_ref().map_or((0, 0), |written| (written.end(), written.sealed_to()))
-    }
-
-    /// How far it is, if it has grown; at most every 250 ms.
-    pub fn wrote(&mut self) -> Option<MediaEvent> {
-        let (end, sealed_to) = self.bytes();
-        if end == self.wrote_end || !due(&mut self.wrote_at, WROTE_EVERY) {
-            return None;
-        }
-        self.wrote_end = end;
-        Some(MediaEvent::Wrote { file: self.file, end, sealed_to, media_ns: self.media_ns() })
-    }
-
-    /// It is closed and grows no more.
-    pub fn closed(&self, started_at: i64, quality: Quality) -> MediaEvent {
-        let ended_at = started_at.saturating_add_unsigned(self.media_ns());
-        MediaEvent::Closed { file: self.file, bytes: self.bytes().0, started_at, ended_at, quality }
-    }
-}
-
-/// An output takes no more, and the others go on; `file` is its file, if it has one.
-pub fn output_failed((file, output): (Option<u32>, u32), error: &FileError) -> MediaEvent {
-    MediaEvent::OutputFailed {
-        output,
-        file,
-        full: error.is_full(),
-        code: error.code().to_owned(),
-        message: chain(error).to_string(),
+        Ok(Self { file, output, taker, progress, told: (None, 0) })
     }
 }
 

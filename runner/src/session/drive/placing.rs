@@ -1,9 +1,11 @@
-//! The files that the media process asks for: made in the spool at once, or on this machine's disk beside everything else,
-//! because a disk may hang. Runs in the session's task; what blocks runs on threads for that.
+//! What is recorded into: the opened outputs, with which the media process begins, and the files that it asks for. These are
+//! made in the spool at once, or on this machine's disk beside everything else, because a disk may hang. Runs in the session's
+//! task; what blocks runs on threads for that.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
 
-use spillway_ipc::{FileId, MediaCommand, TrackFacts};
+use spillway_ipc::{FileId, MediaCommand, StartCommand, TrackFacts};
 use spillway_plan::Container;
 use spillway_protocol::Code;
 use tokio::task::JoinError;
@@ -15,9 +17,32 @@ use crate::clock;
 use crate::events::SessionEvent;
 use crate::results::{self, FileNumber, OutputError, claim};
 use crate::session::media::MediaProcess;
-use crate::session::opening::PLACE_TIMEOUT;
+use crate::session::opening::{OpenedOutputs, PLACE_TIMEOUT};
 
 impl Driver<'_> {
+    pub(super) fn opened(&mut self, OpenedOutputs { files, segments, images, sheets }: OpenedOutputs) {
+        (self.files.outputs, self.segments, self.images, self.sheets) = (Some(files), segments, images, sheets);
+    }
+
+    pub(super) async fn begin(&mut self, opened: OpenedOutputs, media: &mut MediaProcess) {
+        self.opened(opened);
+        // Its timeouts begin now.
+        self.session.restart(Instant::now());
+        let (streams, facts) = self.streams.begin();
+        facts.into_iter().for_each(|fact| self.reporter.report(fact));
+        let start = StartCommand {
+            plan: self.job.plan.clone(),
+            ws_url: self.job.ws_url.clone(),
+            token: self.job.token.clone(),
+            page_url: self.job.page_url.clone(),
+            settings: self.job.media.clone(),
+            streams,
+            clock_ahead_ns: self.job.clock.ahead_of_host_ns(),
+            spool: self.segments.folder().or(self.images.folder()).or(self.sheets.folder()).map(Path::to_owned),
+        };
+        media.send(&MediaCommand::Start(Box::new(start))).await;
+    }
+
     /// A file that the media process waits for could not be made.
     pub(super) fn not_made(&mut self, number: FileNumber, error: &OutputError) -> SessionEvent {
         let message = error.to_string();
@@ -83,5 +108,15 @@ impl Driver<'_> {
             self.report_opened();
         }
         media.send(&MediaCommand::WriteTo { file, path, id }).await;
+    }
+
+    /// With the name of the file, playlist or images, where there are others.
+    pub(super) fn of_file(&self, output: u32, message: String) -> String {
+        let name = self.files.name_of(output).map(str::to_owned);
+        let name = name.or_else(|| self.segments.name_of(output)).or_else(|| self.images.name_of(output));
+        match name {
+            Some(name) if self.job.plan.outputs.len() > 1 && !message.contains(&name) => format!("{name}: {message}"),
+            _ => message,
+        }
     }
 }

@@ -16,6 +16,9 @@ use super::boxes::SampleFormat;
 const MAX_DESCRIPTIONS: usize = 256;
 /// Parameter sets of one description.
 const MAX_SETS: usize = 32;
+/// Bytes of a parameter set; those of encoders have some tens, with scaling lists some hundreds. All descriptions stay in
+/// memory until the end.
+const MAX_SET_BYTES: usize = 2048;
 
 /// The descriptions of one track so far.
 pub struct VideoDescriptions {
@@ -46,9 +49,9 @@ enum SetKind {
 }
 
 impl ParameterSet {
-    /// `None` for any other NAL unit. One whose id cannot be read has id 0.
+    /// `None` for any other NAL unit, and one that is too long. One whose id cannot be read has id 0.
     fn read(codec: Codec, unit: &[u8]) -> Option<Self> {
-        let header = *unit.first()?;
+        let header = *unit.first().filter(|_| unit.len() <= MAX_SET_BYTES)?;
         let (kind, head_bits) = match (codec, header & 0x1f, header >> 1 & 0x3f) {
             // Profile, constraints and level stand before the id.
             (Codec::H264, 7, _) => (SetKind::Sequence, 8 + 24),
@@ -243,6 +246,17 @@ mod tests {
         // One that is replaced is another description, with the rest of what was there.
         assert_eq!(later.follow(false, &[PPS[1], DELTA]), Some(1));
         assert_eq!(counts(&later), [3, 3]);
+    }
+
+    #[test]
+    fn what_is_no_sensible_parameter_set_is_not_kept() {
+        let mut descriptions = VideoDescriptions::new(Codec::H264, (320, 180));
+        assert_eq!(descriptions.follow(true, &[SPS[0], PPS[0], IDR]), Some(0));
+        for n in 0..200u8 {
+            let long = [SPS[1], &[n; 1 << 16]].concat();
+            assert_eq!(descriptions.follow(true, &[&long, PPS[0], IDR]), Some(0));
+        }
+        assert_eq!(counts(&descriptions), [2]);
     }
 
     #[test]

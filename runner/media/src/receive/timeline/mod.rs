@@ -26,7 +26,7 @@ use std::time::Duration;
 
 use self::delay::DelayEstimate;
 use self::mapping::ReportOutcome;
-use self::stream::{BELIEVABLE, SLEW_SOUND, StreamClock};
+use self::stream::{BELIEVABLE, MAX_REORDER_NS, SLEW_SOUND, StreamClock};
 use crate::units::{MediaTime, RtpTime, Ssrc};
 
 /// Frames of one stream never come closer than this; muxers need rising times.
@@ -169,7 +169,9 @@ impl Timeline {
             // Decoded behind a picture that is shown later.
             let time = last.plus_ns(LEAST_STEP_NS);
             it.last = Some((last_rtp, time));
-            it.offset_ns = (shown - origin).max(0.0) as i64 - time.ns() as i64;
+            // Where the stream was moved since that picture, this one is shown beside it all the same.
+            let offset_ns = (shown - origin).max(0.0) as i64 - time.ns() as i64;
+            it.offset_ns = offset_ns.clamp(-MAX_REORDER_NS, 0);
             return time;
         }
         it.offset_ns = 0;

@@ -50,7 +50,7 @@ const SUPPORTED: f64 = 60e6;
 /// A stream that is silent for so long cannot confirm a report that differs from those before.
 const SILENT: Duration = Duration::from_millis(500);
 /// B frames are decoded behind a picture that is shown up to so much later: three of them at 15 pictures a second.
-const MAX_REORDER_NS: i64 = 250_000_000;
+pub(super) const MAX_REORDER_NS: i64 = 250_000_000;
 /// A frame is never placed further ahead of its arrival than this, nanoseconds.
 const AHEAD: i64 = 2_000_000_000;
 /// Nor one of a sentence that came at once: libwebrtc's listeners keep 200 packets.

@@ -228,6 +228,26 @@ fn rtp_time_that_jumps_ahead_moves_nothing() {
 }
 
 #[test]
+fn a_b_frame_is_shown_beside_its_picture_where_the_stream_was_moved_between_them() {
+    let ms = Duration::from_millis;
+    let mut timeline = Timeline::default();
+    timeline.open(ONE, "alice", false, 90_000);
+    let place = |timeline: &mut Timeline, shown: u64, at: u64| {
+        let _ = timeline.arrive(ONE, RtpTime::new(shown * 90), ms(at));
+        timeline.is_open(ONE, ms(at));
+        timeline.place(ONE, RtpTime::new(shown * 90), ms(at))
+    };
+    for n in 0..11 {
+        place(&mut timeline, n * 40, n * 40);
+    }
+    // It came 3 s late, is lost behind the watermark, and from here on the stream stands where it arrives.
+    let picture = place(&mut timeline, 520, 3520);
+    timeline.catch_up(ONE);
+    assert!(place(&mut timeline, 440, 3521) > picture);
+    assert!((-250_000_000..=0).contains(&timeline.offset_ns(ONE)), "{} ns", timeline.offset_ns(ONE));
+}
+
+#[test]
 fn one_rtp_time_has_one_place() {
     let mut timeline = Timeline::default();
     timeline.open(ONE, "alice", false, 90_000);

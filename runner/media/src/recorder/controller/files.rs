@@ -2,16 +2,21 @@
 //! its thread.
 
 use std::sync::mpsc::Receiver;
+use std::time::Duration;
 
 use spillway_ipc::{MediaEvent, Quality};
+use spillway_process::chain;
 use tracing::warn;
 
 use super::{CONTINUE, Flow, RecorderController};
 use crate::output::{TakerError, TakerId};
 use crate::recorder::input::RecorderInput;
-use crate::recorder::recorded_file::{FileError, RecordedFile, output_failed};
+use crate::recorder::recorded_file::{FileError, RecordedFile, due};
 use crate::recorder::recorded_series::RecordedSeries;
 use crate::recorder::source_recorder::SourceRecorder;
+
+/// Between two [`MediaEvent::Wrote`] of a file.
+const WROTE_EVERY: Duration = Duration::from_millis(250);
 
 impl RecorderController {
     /// An output is whole.
@@ -55,7 +60,13 @@ impl RecorderController {
     pub(super) fn output_failed(&mut self, (file, output): (Option<u32>, u32), error: &FileError) {
         warn!(file, output, "an output takes no more; the others go on");
         self.ended_outputs.insert(output);
-        self.send(output_failed((file, output), error));
+        self.send(MediaEvent::OutputFailed {
+            output,
+            file,
+            full: error.is_full(),
+            code: error.code().to_owned(),
+            message: chain(error).to_string(),
+        });
     }
 
     /// This output ends and the others go on.
@@ -74,7 +85,7 @@ impl RecorderController {
     pub(super) fn close_files(&mut self) {
         let Some(recorder) = &mut self.recorder else { return };
         let quality = |file: RecordedFile| {
-            let quality = recorder.quality(file.media_ns());
+            let quality = recorder.quality(file.progress.media_ns());
             (file, quality)
         };
         let open: Vec<_> = self.files.drain(..).map(quality).collect();
@@ -118,18 +129,21 @@ impl RecorderController {
 
     /// Nothing of it is written any more.
     fn file_ended(&self, file: RecordedFile) {
-        let quality = self.quality(file.media_ns());
+        let quality = self.quality(file.progress.media_ns());
         self.close_file(file, quality);
     }
 
     /// Nothing is written into it any more.
     fn close_file(&self, mut file: RecordedFile, quality: Quality) {
-        if let Some(wrote) = file.wrote() {
-            self.send(wrote);
+        if let Some(event) = wrote(&mut file) {
+            self.send(event);
         }
         let zero = self.origin.unwrap_or_else(|| self.clock.unix_ns());
         let origin = self.recorder.as_ref().and_then(SourceRecorder::origin);
-        self.send(file.closed(zero + origin.map_or(0, |at| at.ns() as i64), quality));
+        let started_at = zero + origin.map_or(0, |at| at.ns() as i64);
+        let ended_at = started_at.saturating_add_unsigned(file.progress.media_ns());
+        let (bytes, _) = bytes(&file);
+        self.send(MediaEvent::Closed { file: file.file, bytes, started_at, ended_at, quality });
     }
 
     /// What was recorded until now, of an output of this length.
@@ -139,7 +153,23 @@ impl RecorderController {
 
     /// How far the files are.
     pub(super) fn report_written(&mut self) {
-        let wrote: Vec<MediaEvent> = self.files.iter_mut().filter_map(RecordedFile::wrote).collect();
-        wrote.into_iter().for_each(|event| self.send(event));
+        let events: Vec<MediaEvent> = self.files.iter_mut().filter_map(wrote).collect();
+        events.into_iter().for_each(|event| self.send(event));
     }
+}
+
+/// Bytes of the file, and how many of them are final.
+fn bytes(file: &RecordedFile) -> (u64, u64) {
+    file.progress.written.as_ref().map_or((0, 0), |written| (written.end(), written.sealed_to()))
+}
+
+/// How far it is, if it has grown; at most every 250 ms.
+fn wrote(file: &mut RecordedFile) -> Option<MediaEvent> {
+    let (end, sealed_to) = bytes(file);
+    let (at, told_end) = &mut file.told;
+    if end == *told_end || !due(at, WROTE_EVERY) {
+        return None;
+    }
+    *told_end = end;
+    Some(MediaEvent::Wrote { file: file.file, end, sealed_to, media_ns: file.progress.media_ns() })
 }

@@ -1,36 +1,74 @@
-//! What a request asks for, counted: room, source type, outputs of each kind, URLs of streams with their keys; and the results
-//! of an EgressInfo at the beginning, one for each. The deprecated single output of the first API counts only where the list of
-//! its kind is empty.
+//! The ledger of a request that was just accepted: what the request asks for, counted (room, source type, outputs of each kind,
+//! URLs of streams), and an EgressInfo with one result for each of it. The deprecated single output of the first API counts
+//! only where the list of its kind is empty. Pure.
 
 use std::collections::BTreeSet;
 
 use livekit_protocol as livekit;
+use livekit_protocol::EgressStatus;
 
-use super::RedactedUrl;
+use super::results::MAX_RESULTS;
+use super::streams::StreamResults;
+use super::{EgressLedger, LedgerFile};
+use crate::requested::{self, RedactedUrl};
+use crate::rpc::StartEgressRequest;
 use crate::rpc::start_egress_request::EgressRequest;
 
-/// Bound on each list of results; what there is beyond it is not told.
-pub(crate) const MAX_RESULTS: usize = 1000;
+impl EgressLedger {
+    /// A ledger in STARTING, with the request without its secrets and one result for each output asked for, of a stream
+    /// output for each URL.
+    pub fn accept(start: &StartEgressRequest, at: i64) -> Self {
+        let asked = start.request.as_ref().map(RequestedOutputs::of).unwrap_or_default();
+        let room_name = if asked.room_name.is_empty() { start.room_name.as_str() } else { asked.room_name };
+        let mut info = livekit::EgressInfo {
+            egress_id: start.egress_id.clone(),
+            room_id: start.room_id.clone(),
+            room_name: room_name.to_owned(),
+            source_type: asked.source_type.into(),
+            status: EgressStatus::EgressStarting.into(),
+            started_at: at,
+            updated_at: at,
+            retry_count: start.retry_count,
+            request: start.request.as_ref().map(requested::redacted),
+            ..livekit::EgressInfo::default()
+        };
+        asked.prefill(&mut info);
+        // What is kept beside each stream of the request.
+        let mut streams = Vec::new();
+        StreamResults::new(&mut info.stream_results, &mut streams, at);
+        Self {
+            files: vec![LedgerFile::default(); info.file_results.len()],
+            streams,
+            info,
+            active: false,
+            waiting: String::new(),
+            why: None,
+            limit_at: 0,
+            notes: Vec::new(),
+            notes_left_out: 0,
+        }
+    }
+}
 
 /// Room, source type and outputs of one request. Prints nothing, because it has keys of streams.
 #[derive(Default)]
-pub(crate) struct RequestedOutputs<'a> {
+struct RequestedOutputs<'a> {
     /// Empty where the request names no room.
-    pub(crate) room_name: &'a str,
+    room_name: &'a str,
     /// WEB where livekit/egress would use a web page.
-    pub(crate) source_type: livekit::EgressSourceType,
+    source_type: livekit::EgressSourceType,
     /// File outputs.
-    pub(crate) files: usize,
+    files: usize,
     /// Segment outputs.
-    pub(crate) segments: usize,
+    segments: usize,
     /// Prefix of each image output.
-    pub(crate) images: Vec<&'a str>,
+    images: Vec<&'a str>,
     /// Stream outputs; the websocket of a Track request is one.
-    pub(crate) streams: usize,
+    streams: usize,
     /// See [`stream_urls`].
-    pub(crate) stream_urls: Vec<&'a str>,
+    stream_urls: Vec<&'a str>,
     /// Outputs of a kind that this version does not know.
-    pub(crate) unknown: usize,
+    unknown: usize,
 }
 
 /// URLs of all streams that a request asks for, with their keys: in the request's order, each once. The position of a URL
@@ -60,7 +98,7 @@ macro_rules! outputs {
 
 impl<'a> RequestedOutputs<'a> {
     #[expect(deprecated, reason = "old SDKs still fill the single output")]
-    pub(crate) fn of(request: &'a EgressRequest) -> Self {
+    fn of(request: &'a EgressRequest) -> Self {
         use livekit::EgressSourceType::{Sdk, Web};
         // livekit/egress' rule, which its clients and tests rely on, although our composites need no web page.
         let page = |audio_only: bool, layout: &str, url: &str| {
@@ -149,7 +187,7 @@ impl<'a> RequestedOutputs<'a> {
 
     /// One result for each output, of a stream output for each URL. They are in the single result of the first clients too,
     /// where it is the only one.
-    pub(crate) fn prefill(&self, info: &mut livekit::EgressInfo) {
+    fn prefill(&self, info: &mut livekit::EgressInfo) {
         let stream = |url: &&str| livekit::StreamInfo { url: RedactedUrl::of(url).into_string(), ..Default::default() };
         let images =
             |prefix: &&str| livekit::ImagesInfo { filename_prefix: (*prefix).to_owned(), ..Default::default() };

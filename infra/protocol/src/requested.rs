@@ -1,19 +1,16 @@
-//! A request as EgressInfo shows it, and so ListEgress, webhooks and logs: without its secrets ([`redacted`]), and what it
-//! asks for. Makes no decision about what is supported.
+//! A request as EgressInfo shows it, and so ListEgress, webhooks and logs: without its secrets ([`redacted`]). Makes no
+//! decision about what is supported.
 //!
 //! Where livekit/egress has a placeholder for a secret, ours is the same. It leaves some secrets in the copy (every
 //! output when there are several, proxy passwords, query values of SRT and websocket URLs); this module leaves none.
 //! `webhooks` stay complete: livekit-server reads its extra destinations from this copy, and `signing_key` is the name
 //! of a key, not a secret.
 
-mod outputs;
 mod urls;
 
 use livekit_protocol as livekit;
 use livekit_protocol::egress_info::Request as Shown;
 
-pub use self::outputs::stream_urls;
-pub(crate) use self::outputs::{MAX_RESULTS, RequestedOutputs};
 pub use self::urls::{page_url, webhook_urls};
 use crate::rpc::start_egress_request::EgressRequest;
 
@@ -56,9 +53,9 @@ macro_rules! second_api {
     ($message:ident, $request:ident) => {
         match &mut $request.source {
             Some(livekit::$message::Source::Template(template)) => {
-                template.custom_base_url = page_url(&template.custom_base_url);
+                template.custom_base_url = shown_page(&template.custom_base_url);
             }
-            Some(livekit::$message::Source::Web(web)) => web.url = page_url(&web.url),
+            Some(livekit::$message::Source::Web(web)) => web.url = shown_page(&web.url),
             Some(livekit::$message::Source::Media(_)) | None => {}
         }
         $request.outputs.iter_mut().for_each(output);
@@ -70,13 +67,13 @@ macro_rules! second_api {
 pub fn redacted(request: &EgressRequest) -> Shown {
     match request.clone() {
         EgressRequest::RoomComposite(mut request) => {
-            request.custom_base_url = page_url(&request.custom_base_url);
+            request.custom_base_url = shown_page(&request.custom_base_url);
             lists!(request);
             single!(room_composite_egress_request, request);
             Shown::RoomComposite(request)
         }
         EgressRequest::Web(mut request) => {
-            request.url = page_url(&request.url);
+            request.url = shown_page(&request.url);
             lists!(request);
             single!(web_egress_request, request);
             Shown::Web(request)
@@ -144,7 +141,7 @@ pub fn stream_url(url: &str) -> String {
 
 /// A page's URL without what may be secret in it: credentials, the values of its query, and its fragment, where single-page
 /// applications have a query of their own. livekit/egress shows it whole.
-pub fn page_url(url: &str) -> String {
+fn shown_page(url: &str) -> String {
     let (rest, fragment) = match url.split_once('#') {
         Some((rest, fragment)) => (rest, if fragment.is_empty() { "#" } else { "#{...}" }),
         None => (url, ""),
@@ -453,7 +450,7 @@ mod tests {
             ("https://x/?q#", "https://x/?{...}#"),
             ("no url", "no url"),
         ] {
-            assert_eq!(page_url(url), shown);
+            assert_eq!(shown_page(url), shown);
         }
     }
 
