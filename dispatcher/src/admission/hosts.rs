@@ -12,7 +12,8 @@ use spillway_guard::{Guard, GuardError, host_and_port};
 use spillway_plan::destination::{DestinationOrigin, Proxy, with_scheme};
 use spillway_plan::{Destination, Destinations, Provider};
 use spillway_protocol::code::{Code, RpcError};
-use spillway_protocol::requested::{page_url, stream_urls, webhook_urls};
+use spillway_protocol::ledger::stream_urls;
+use spillway_protocol::requested::{page_url, webhook_urls};
 use spillway_protocol::rpc::StartEgressRequest;
 use tokio::time::timeout;
 
