@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use spillway_bus::RedisConfig;
-use spillway_guard::GuardRules;
+use spillway_guard::{GuardRules, host_and_port};
 use spillway_ipc::MediaSettings;
 use spillway_plan::Limits;
 use spillway_process::LocalRoot;
@@ -100,9 +100,16 @@ impl Settings {
         }
     }
 
-    /// What the media process is told.
-    pub fn media_settings(&self) -> MediaSettings {
-        MediaSettings { guard: self.guard.clone(), ..self.media.clone() }
+    /// What the media process is told. `page`: what its browser opens, which may lie on the installation's own server of
+    /// templates.
+    pub fn media_settings(&self, page: Option<&Secret>) -> MediaSettings {
+        let mut guard = self.guard.clone();
+        let template = self.template_base.as_deref().and_then(host_and_port);
+        let page = page.and_then(|page| host_and_port(page.reveal()));
+        if let Some((host, port)) = template.filter(|template| page.as_ref() == Some(template)) {
+            guard.allow.push(format!("{host}:{port}"));
+        }
+        MediaSettings { guard, ..self.media.clone() }
     }
 
     /// Where files of this machine lie.
@@ -124,6 +131,21 @@ mod tests {
         assert_eq!(Settings::default().rules(&Limits::default()).start_timeout, None);
         let rules = GuardRules { allow: vec!["minio".to_owned()] };
         let settings: Settings = serde_json::from_str(r#"{"guard": {"allow": ["minio"]}}"#).unwrap();
-        assert_eq!((&settings.guard, settings.media_settings().guard), (&rules, rules.clone()));
+        assert_eq!((&settings.guard, settings.media_settings(None).guard), (&rules, rules.clone()));
+    }
+
+    #[test]
+    fn a_page_reaches_the_server_of_the_installations_template() {
+        let settings: Settings = serde_json::from_str(r#"{"template_base": "http://10.0.0.5:8080/a"}"#).unwrap();
+        for (page, opened) in [
+            (Some("http://10.0.0.5:8080/a?token=t"), Some("10.0.0.5:8080")),
+            (Some("http://10.0.0.5/a"), None),
+            (Some("https://x"), None),
+            (None, None),
+        ] {
+            let page = page.map(|page| Secret::new(page.to_owned()));
+            let allow = settings.media_settings(page.as_ref()).guard.allow;
+            assert_eq!(allow.first().map(String::as_str), opened, "{page:?}");
+        }
     }
 }

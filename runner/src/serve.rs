@@ -309,12 +309,13 @@ fn job_of(
     clock: &Clock,
 ) -> anyhow::Result<SessionJob> {
     let plan: EgressPlan = serde_json::from_str(ticket.plan_json.reveal()).context("read the plan in the ticket")?;
+    let page_url = page_url_of(ticket, &plan, settings)?;
     Ok(SessionJob {
         streams: streams_of(ticket, &plan)?,
-        page_url: page_url_of(ticket, &plan, settings)?,
         ws_url: ticket.ws_url.clone(),
         token: ticket.token.clone(),
-        media: settings.media_settings(),
+        media: settings.media_settings(page_url.as_ref()),
+        page_url,
         program: settings.media_program.clone().map_or_else(media::program, Ok)?,
         root: settings.root().context("find the working directory")?,
         rules: settings.rules(&plan.limits),
@@ -372,10 +373,10 @@ pub async fn serve_request(
         .map(|page| spillway_plan::page_url(&shot.start, page.kind, base, (&shot.ws_url, &shot.token)))
         .transpose()?;
     let job = SessionJob {
-        page_url,
         rules: settings.rules(&shot.plan.limits),
         root: settings.root().context("find the working directory")?,
-        media: settings.media_settings(),
+        media: settings.media_settings(page_url.as_ref()),
+        page_url,
         streams: spillway_plan::stream_urls(&shot.start)?,
         plan: shot.plan,
         ws_url: shot.ws_url,

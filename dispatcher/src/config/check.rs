@@ -5,6 +5,7 @@ use std::fmt::Write;
 use std::time::Duration;
 
 use serde_yaml_ng::Value;
+use spillway_plan::built_in_template;
 use spillway_protocol::requested::without_credentials;
 
 use super::duration::GoDuration;
@@ -212,7 +213,8 @@ fn effective(config: &Config, file: &File) -> File {
             image_output_max_duration: duration(limits.image_max_duration_ns),
         }),
         composite_engine: Some(config.defaults.pages.engine),
-        template_base: config.defaults.pages.template_base.clone(),
+        // Ours has no address that means anything elsewhere.
+        template_base: config.defaults.pages.template_base.clone().filter(|base| base != built_in_template::URL),
         insecure: Some(file.insecure.unwrap_or_default()),
         enable_chrome_sandbox: file.enable_chrome_sandbox,
         chrome_flags: file.chrome_flags.clone(),
@@ -265,5 +267,7 @@ fn runner_defaults(file: &File) -> Runner {
         thumbnails: or(given.thumbnails, 0),
         chromium: given.chromium.or(Some("/usr/lib/chromium/chromium".into())),
         allow_webrtc: given.allow_webrtc.or(Some(false)),
+        page_proxy: given.page_proxy,
+        template_folder: given.template_folder.or(Some("/usr/share/spillway/template".into())),
     }
 }

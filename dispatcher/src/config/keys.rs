@@ -64,7 +64,7 @@ section!(
     Used "role for requests without one" s3_assume_role_arn: String,
     Used "" s3_assume_role_external_id: Secret,
     Used "`auto`: a room composite is a web page where it has `custom_base_url` or there is a `template_base`, else it is composed without one; `native`: never a page, `custom_base_url` is refused; `page`: always one, but for sound alone without a layout" composite_engine: CompositeEngine,
-    Used "template of room composites whose request brings none (`custom_base_url`): the address of a web page. Without it these have built-in layouts and no page; livekit/egress' own address of its built-in template (`http://localhost:7980/`) means the same" template_base: String,
+    Used "template of room composites whose request brings none (`custom_base_url`): the address of a web page. Without it these have built-in layouts, composed or, with `composite_engine: page`, as a page of ours; livekit/egress' own address of its built-in template (`http://localhost:7980/`) means the same" template_base: String,
     Used "port in that address" template_port: u16,
     Used "the browser of a page does not guard origins and mixed content" insecure: bool,
     Used "the browser's own sandbox; without it where the system allows one. `true`: without a sandbox nothing is recorded; `false`: none" enable_chrome_sandbox: bool,
@@ -181,6 +181,8 @@ section!(
     Used "from one thumbnail for players to the next, 1 s or more; 0: none. `{name}-thumbnails.vtt` and its sprite sheets; in a long recording the time between two becomes longer" thumbnails: GoDuration,
     Used "Chromium's program on the runner's machine, not a wrapper around it" chromium: PathBuf,
     Used "web pages may send datagrams to any address: for a page that is a WebRTC client itself. Templates always may" allow_webrtc: bool,
+    Used "HTTP proxy of the network through which pages reach public hosts, where there is no other way: `http://user:password@host:port`" page_proxy: Secret,
+    Used "files of the built-in template on the runner's machine" template_folder: PathBuf,
 });
 
 section!(
@@ -197,7 +199,7 @@ section!(
 section!(
     /// `guard`: what requests may name.
     Guard {
-    Used "hosts inside of this network that requests may name in storage endpoints, proxies, webhooks and URLs of streams: addresses, networks, names, `*.` before a domain, each with `:port` or for all ports; `*`: everything. Without it only public addresses. What this file names is not held against it" allow: Vec<String>,
+    Used "hosts inside of this network that requests may name in storage endpoints, proxies, webhooks and URLs of streams and pages, and pages may reach: addresses, networks, names, `*.` before a domain, each with `:port` or for all ports; `*`: everything. Without it only public addresses. What this file names is not held against it" allow: Vec<String>,
     Used "buckets (of Azure `account/container`) beside those of this file that the runner's own identity writes to when a request brings no credentials; `*`: all" own_buckets: Vec<String>,
 });
 

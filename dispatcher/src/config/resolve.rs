@@ -235,6 +235,8 @@ fn runner(file: &File, local_root: Option<PathBuf>, guard: &GuardRules) -> Resul
         // Of pages: `pages`.
         chromium: _,
         allow_webrtc: _,
+        page_proxy: _,
+        template_folder: _,
     } = file.runner.clone().unwrap_or_default();
     let reorder = reorder.or(file.latency.as_ref().and_then(|latency| latency.jitter_buffer_latency));
     let mut media = serde_json::Map::new();

@@ -88,7 +88,9 @@ fn a_file_of_2022_is_still_understood() {
     assert_eq!(config.defaults.pages.template_base.as_deref(), Some("https://x"));
     assert_eq!(
         config.runner,
-        serde_json::json!({ "template_base": "https://x", "media": { "page": { "insecure": true } } })
+        serde_json::json!({
+            "guard": { "allow": [] }, "template_base": "https://x", "media": { "page": { "insecure": true } }
+        })
     );
     let storage = config.defaults.storage;
     let Some(Provider::S3(s3)) = storage.primary else { panic!("no S3: {storage:?}") };
@@ -212,6 +214,7 @@ fn full() -> File {
         let value = match row.kind {
             "text" if row.key.ends_with(".tagging") => "a=canary".into(),
             "text" if row.key.ends_with(".proxy") || row.key.ends_with(".url") => "http://me:canary@host".into(),
+            "text" if row.key.ends_with(".page_proxy") || row.key == "template_base" => "http://me:canary@host".into(),
             "text" => "canary".into(),
             "path" => "/p".into(),
             "true/false" => true.into(),
@@ -223,6 +226,7 @@ fn full() -> File {
             "word" if row.key.ends_with("capacity") => "spot".into(),
             "word" if row.key.ends_with("over_budget") => "warn".into(),
             "word" if row.key == "tenants.by" => "room_prefix".into(),
+            "word" if row.key == "composite_engine" => "page".into(),
             "word" => "info".into(),
             "list" if row.key.ends_with("kinds") => serde_yaml_ng::Value::Sequence(vec!["track".into()]),
             "list" if row.key.ends_with("outputs") => serde_yaml_ng::Value::Sequence(vec!["disk".into()]),
@@ -347,6 +351,12 @@ fn pages_have_an_engine_a_template_and_a_browser() {
         ("", Auto, None),
         ("composite_engine: native\n", Native, None),
         ("composite_engine: page\ntemplate_base: https://t/a?b=c\n", Page, Some("https://t/a?b=c")),
+        ("composite_engine: page\n", Page, Some(spillway_plan::built_in_template::URL)),
+        (
+            "composite_engine: page\ntemplate_base: http://localhost:7980/\n",
+            Page,
+            Some(spillway_plan::built_in_template::URL),
+        ),
         ("template_base: http://localhost:7980/\n", Auto, None),
         ("template_base: http://127.0.0.1:7981\ntemplate_port: 7981\n", Auto, None),
         ("template_base: http://localhost:3000/\n", Auto, Some("http://localhost:3000/")),
@@ -359,17 +369,19 @@ fn pages_have_an_engine_a_template_and_a_browser() {
     }
     let all = of(
         "insecure: false\nenable_chrome_sandbox: true\nchrome_flags: {--lang: de, scale: 1.5, kiosk: false, mute-audio: }\n\
-                  runner: {chromium: /opt/chromium, allow_webrtc: true}\n",
+                  runner: {chromium: /opt/chromium, allow_webrtc: true, page_proxy: 'http://me:canary@proxy:3128', template_folder: /t}\n",
     );
     let page = serde_json::json!({
         "chromium": "/opt/chromium", "sandbox": true, "insecure": false, "allow_webrtc": true,
+        "proxy": "http://me:canary@proxy:3128", "template_folder": "/t",
         "flags": {"lang": "de", "scale": "1.5", "kiosk": false, "mute-audio": true}
     });
-    assert_eq!(all.unwrap().runner, serde_json::json!({ "media": { "page": page } }));
+    assert_eq!(all.unwrap().runner, serde_json::json!({ "guard": { "allow": [] }, "media": { "page": page } }));
     for (text, key, message) in [
         ("template_base: x\n", "template_base", "no URL"),
         ("template_base: ftp://x\n", "template_base", "http"),
         ("template_base: https://x\ncomposite_engine: native\n", "template_base", "keep one of them"),
+        ("runner: {page_proxy: 'socks5://proxy'}\n", "runner.page_proxy", "3128"),
         ("chrome_flags: [a]\n", "chrome_flags", "not a map"),
         ("chrome_flags: {a b: true}\n", "chrome_flags", "no name"),
         ("chrome_flags: {a: [b]}\n", "chrome_flags", "neither"),

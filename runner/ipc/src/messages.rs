@@ -162,6 +162,10 @@ pub struct PageSettings {
     pub insecure: bool,
     /// Pages may send datagrams to any address: a Web page that is a WebRTC client. Templates always may.
     pub allow_webrtc: bool,
+    /// The network's own proxy, where public hosts are reached through nothing else: `http://user:password@host:port`.
+    pub proxy: Option<Secret>,
+    /// Files of the built-in template.
+    pub template_folder: PathBuf,
 }
 
 impl Default for PageSettings {
@@ -173,6 +177,9 @@ impl Default for PageSettings {
             sandbox: None,
             insecure: false,
             allow_webrtc: false,
+            proxy: None,
+            // Where the image has them.
+            template_folder: PathBuf::from("/usr/share/spillway/template"),
         }
     }
 }

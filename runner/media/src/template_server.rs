@@ -23,9 +23,6 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::task::{JoinHandle, JoinSet};
 use tracing::{debug, warn};
 
-/// Where the image has the built template.
-pub const FOLDER: &str = "/usr/share/spillway/template";
-
 const PAGE: &str = "index.html";
 
 /// The page's own files and connections to a room, nothing else. Its address has the room's token in it: no other server is

@@ -10,6 +10,7 @@ use super::{CONTINUE, Flow, RecorderController, failed};
 use crate::recorder::formats::picture_options;
 use crate::recorder::input::RecorderInput;
 use crate::recorder::mode::RecordingMode;
+use crate::source::page::guard::GuardOptions;
 use crate::source::page::{PageMessage, PageOptions, WebPage};
 
 /// Of a page that is only heard: it is painted all the same.
@@ -33,14 +34,19 @@ impl RecorderController {
         };
         let pictures = picture_options(plan);
         let joins_room = page.kind == PageKind::Template;
+        let settings = &self.start.settings;
+        let mut guard = GuardOptions { rules: settings.guard.clone(), upstream: settings.page.proxy.clone() };
+        if joins_room {
+            guard.open(&self.start.ws_url);
+        }
         let options = PageOptions {
             url,
             awaits_start: page.awaits_start,
             joins_room,
             size: pictures.map_or(UNSEEN_SIZE, |pictures| (pictures.size.width, pictures.size.height)),
             framerate: pictures.map_or(UNSEEN_FRAMERATE, |pictures| pictures.framerate),
-            settings: self.start.settings.page.clone(),
-            proxy: None,
+            settings: settings.page.clone(),
+            guard,
         };
         if joins_room {
             self.send(MediaEvent::Noted { message: "composite engine: page".to_owned() });

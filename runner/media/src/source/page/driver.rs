@@ -1,36 +1,32 @@
 //! One page from its opening to its end: display, sound server and browser are started, what happens is decided by `life`, and
 //! what follows is carried out. One thread with a small runtime of its own; media pass it by in their own threads.
 
+mod starting;
+
 use std::collections::VecDeque;
 use std::future::pending;
-use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::mpsc::Receiver;
-use std::thread::Builder;
 use std::time::{Duration, Instant};
 
 use spillway_ipc::MediaEndReason;
-use spillway_process::chain;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::time::{MissedTickBehavior, interval};
 use tracing::{debug, info, warn};
 
+use super::browser::Browser;
 use super::browser::console::ConsoleLines;
 use super::browser::event::BrowserEvent;
-use super::browser::{Browser, BrowserOptions};
-use super::display::{Display, DisplayOptions};
+use super::display::Display;
 use super::folder::PageFolder;
 use super::life::{LOAD_TIMEOUT, LifeEffect, LifeEnd, PageLife};
 use super::message::{PageListener, PageMessage, PageOptions};
+use super::network::PageNetwork;
 use super::pictures::PictureQueue;
-use super::program;
 use super::samples::SampleQueue;
-use super::sound::{SoundOptions, SoundServer};
-use super::units::{PageFrame, PageSamples, monotonic};
+use super::sound::SoundServer;
+use super::units::monotonic;
 
 const TICK: Duration = Duration::from_millis(250);
-/// Refreshes a second for pages with a room: Chromium paints them at 30/s anyway, on edges nearer to when pictures came.
-const ROOM_HZ: u32 = 60;
 /// Black in limited range.
 const BLACK: (u8, u8) = (16, 128);
 
@@ -67,6 +63,7 @@ struct PageParts {
     events: Option<UnboundedReceiver<BrowserEvent>>,
     display: Option<Display>,
     sound: SoundServer,
+    network: PageNetwork,
     folder: PageFolder,
 }
 
@@ -100,7 +97,7 @@ pub(super) async fn run(
         browsers: 0,
         display_gone,
     };
-    let mut parts = match driver.prepare() {
+    let mut parts = match driver.prepare().await {
         Ok(parts) => parts,
         Err(message) => {
             let effects = driver.life.cannot_start(message, monotonic());
@@ -122,50 +119,16 @@ pub(super) async fn run(
 }
 
 impl PageDriver {
-    /// What needs no browser yet. The error is for the user.
-    fn prepare(&mut self) -> Result<PageParts, String> {
-        let folder = PageFolder::create().map_err(|error| format!("no folder for the page: {error}"))?;
-        if !folder.is_in_memory() {
-            debug!("no place in memory has room for the profile; nothing that the page visits is kept in it");
-        }
-        self.choose_sandbox()?;
-        let refused = Browser::refused_flags(&self.options.settings);
-        if !refused.is_empty() {
-            self.note(format!("chrome_flags that are not obeyed: {}", refused.join(", ")));
-        }
-        let options = SoundOptions { folder: folder.path().to_owned() };
-        let (sound, blocks) = SoundServer::start(&options).map_err(|error| chain(&error).to_string())?;
-        self.take_sound(blocks)?;
-        Ok(PageParts { browser: None, events: None, display: None, sound, folder })
-    }
-
-    fn choose_sandbox(&mut self) -> Result<(), String> {
-        let allowed = program::allows_user_namespaces();
-        self.sandbox = match self.options.settings.sandbox {
-            Some(true) if !allowed => {
-                return Err("enable_chrome_sandbox is set, and this system lets the browser have none: it needs user \
-                            namespaces, and a user who is not root"
-                    .to_owned());
-            }
-            Some(asked) => asked,
-            None => allowed,
-        };
-        if self.options.settings.sandbox.is_none() && !allowed {
-            self.note("the browser runs without its own sandbox: user namespaces are forbidden here".to_owned());
-        }
-        Ok(())
-    }
-
     /// Until the end has been told.
     async fn drive(&mut self, parts: &mut PageParts, gone: &mut UnboundedReceiver<()>) {
         let mut effects = self.open(parts).await;
         let mut ticks = interval(TICK);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         while self.apply(effects, parts).await {
-            let PageParts { browser, events, .. } = &mut *parts;
+            let PageParts { browser, events, network, .. } = &mut *parts;
             effects = tokio::select! {
                 biased;
-                Some(event) = next_event(events) => self.on_event(event),
+                Some(event) = next_event(events) => self.on_event(event, network),
                 () = ended(browser) => {
                     // What it has told before comes first.
                     parts.browser = None;
@@ -177,7 +140,10 @@ impl PageDriver {
                     parts.display = None;
                     self.life.display_gone(monotonic())
                 }
-                _ = ticks.tick() => self.life.tick(monotonic()),
+                _ = ticks.tick() => {
+                    self.note_refusals(network);
+                    self.life.tick(monotonic())
+                }
             };
         }
     }
@@ -190,64 +156,16 @@ impl PageDriver {
         }
     }
 
-    async fn start_browser(&mut self, parts: &mut PageParts) -> Result<(), String> {
-        if parts.display.is_none() {
-            let (display, frames) = self.start_display(parts.folder.path().to_owned())?;
-            self.take_pictures(frames)?;
-            parts.display = Some(display);
-        }
-        let Some(display) = &parts.display else { return Err("there is no display".to_owned()) };
-        self.browsers += 1;
-        let folder = parts.folder.subfolder(&format!("browser-{}", self.browsers));
-        let folder = folder.map_err(|error| format!("no folder for the browser: {error}"))?;
-        let options = BrowserOptions {
-            settings: &self.options.settings,
-            size: self.options.size,
-            folder: &folder,
-            incognito: !parts.folder.is_in_memory(),
-            display: display.address(),
-            sound: (parts.sound.address(), parts.sound.cookie()),
-            proxy: self.options.proxy,
-            sandbox: self.sandbox,
-            allows_udp: self.options.joins_room || self.options.settings.allow_webrtc,
-        };
-        let (browser, events) = Browser::start(options).await.map_err(|error| chain(&error).to_string())?;
-        (parts.browser, parts.events) = (Some(browser), Some(events));
-        Ok(())
-    }
-
-    fn start_display(&self, folder: PathBuf) -> Result<(Display, Receiver<PageFrame>), String> {
-        let (width, height) = self.options.size;
-        let options = DisplayOptions { width, height, fps: self.options.framerate, folder };
-        let (display, frames) = Display::start(&options).map_err(|error| chain(&error).to_string())?;
-        if self.options.joins_room && self.options.framerate < ROOM_HZ {
-            display.set_refresh(ROOM_HZ).map_err(|error| chain(&error).to_string())?;
-        }
-        Ok((display, frames))
-    }
-
-    fn take_pictures(&self, frames: Receiver<PageFrame>) -> Result<(), String> {
-        let (pictures, gone) = (self.queues.pictures.clone(), self.display_gone.clone());
-        let take = move || {
-            frames.into_iter().for_each(|frame| pictures.put(frame));
-            // Refused only when the page is closed.
-            let _ = gone.send(());
-        };
-        Builder::new().name("page frames".to_owned()).spawn(take).map(drop).map_err(|error| error.to_string())
-    }
-
-    fn take_sound(&self, blocks: Receiver<PageSamples>) -> Result<(), String> {
-        let samples = self.queues.samples.clone();
-        let take = move || {
-            blocks.into_iter().for_each(|block| samples.put(block));
-            samples.over();
-        };
-        Builder::new().name("page blocks".to_owned()).spawn(take).map(drop).map_err(|error| error.to_string())
-    }
-
     /// What the page says is redacted before anything else sees it.
-    fn on_event(&mut self, event: BrowserEvent) -> Vec<LifeEffect> {
+    fn on_event(&mut self, event: BrowserEvent, network: &mut PageNetwork) -> Vec<LifeEffect> {
         let now = monotonic();
+        if matches!(event, BrowserEvent::Navigated(Err(_)) | BrowserEvent::Document { status: 400.., .. }) {
+            self.note_refusals(network);
+            // The browser says the same of all that its proxy does not reach.
+            if let Some((is_refused, why)) = network.failure() {
+                return self.life.not_reached(is_refused, &self.console.redacted(&why), now);
+            }
+        }
         let event = match event {
             BrowserEvent::Console(arguments) => {
                 let effects = self.life.on(BrowserEvent::Console(arguments.clone()), now);
@@ -283,7 +201,7 @@ impl PageDriver {
             match effect {
                 LifeEffect::Navigate => {
                     if let Some(browser) = &mut parts.browser {
-                        browser.devtools.navigate(&self.options.url, LOAD_TIMEOUT);
+                        browser.devtools.navigate(parts.network.url(), LOAD_TIMEOUT);
                     }
                 }
                 LifeEffect::Check => {
@@ -336,6 +254,13 @@ impl PageDriver {
             LifeEnd::Failed { code, message } => MediaEndReason::Failed { code: code.to_owned(), message },
         };
         self.say(PageMessage::Ended { at, why });
+    }
+
+    fn note_refusals(&mut self, network: &mut PageNetwork) {
+        for refusal in network.refusals() {
+            let refusal = self.console.redacted(&refusal);
+            self.note(refusal);
+        }
     }
 
     fn note(&mut self, message: String) {

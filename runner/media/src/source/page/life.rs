@@ -161,6 +161,15 @@ impl PageLife {
         self.lost("the display of the page has ended", now)
     }
 
+    /// The page's own host was not reached, or may not be; `why` is for the user.
+    pub fn not_reached(&mut self, is_refused: bool, why: &str, now: Duration) -> Vec<LifeEffect> {
+        if !matches!(self.phase, LifePhase::Loading { .. }) {
+            return vec![];
+        }
+        let code = if is_refused { "permission_denied" } else { "invalid_argument" };
+        self.fail(code, load_error::not_reached(why), now)
+    }
+
     /// An event of the browser that runs. Texts in it have no secrets.
     pub fn on(&mut self, event: BrowserEvent, now: Duration) -> Vec<LifeEffect> {
         if self.phase == LifePhase::Over {
@@ -190,10 +199,12 @@ impl PageLife {
                 self.phase = LifePhase::Checking;
                 vec![LifeEffect::Check]
             }
-            BrowserEvent::Checked(found) if self.phase == LifePhase::Checking => match found {
-                Some(text) => self.fail("invalid_argument", load_error::template(&text), now),
-                None => self.loaded(now),
-            },
+            BrowserEvent::Checked(Some(text))
+                if matches!(self.phase, LifePhase::Checking | LifePhase::Waiting { .. }) =>
+            {
+                self.fail("invalid_argument", load_error::template(&text), now)
+            }
+            BrowserEvent::Checked(None) if self.phase == LifePhase::Checking => self.loaded(now),
             BrowserEvent::Console(arguments) => match arguments.iter().find_map(|text| PageSignal::parse(text)) {
                 Some(PageSignal::Start) => self.ready(now),
                 Some(PageSignal::End) => self.end(now, LifeEnd::Page),
@@ -226,6 +237,8 @@ impl PageLife {
                 self.fail("invalid_argument", load_error::TIMED_OUT.to_owned(), now)
             }
             LifePhase::Waiting { since } if self.began.is_some() && now >= since + READY_TIMEOUT => self.begin(now),
+            // A template that does not get into its room says so seconds later.
+            LifePhase::Waiting { .. } => vec![LifeEffect::Check],
             _ => vec![],
         }
     }

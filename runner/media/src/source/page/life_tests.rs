@@ -56,7 +56,8 @@ fn a_page_that_is_awaited_begins_with_its_word() {
     let mut life = loading(true);
     let effects = load(&mut life, 500);
     assert_eq!(effects, [LifeEffect::Watch, LifeEffect::Waiting("waiting for the page's START_RECORDING")]);
-    assert_eq!(life.tick(ms(3_600_000)), [], "however long it takes");
+    assert_eq!(life.tick(ms(3_600_000)), [LifeEffect::Check], "however long it takes");
+    assert_eq!(life.on(BrowserEvent::Checked(None), ms(3_600_001)), []);
     let other = BrowserEvent::Console(vec!["a".into(), "START_RECORDING".into()]);
     assert_eq!(life.on(other, ms(3_600_100)), [LifeEffect::Begin { at: ms(3_600_100) }]);
     assert_eq!(life.on(console("START_RECORDING"), ms(3_600_200)), [], "once");
@@ -85,9 +86,26 @@ fn what_cannot_be_loaded_is_said_in_the_peers_words() {
     life.on(BrowserEvent::Loaded, ms(10));
     let found = life.on(BrowserEvent::Checked(Some("broken".into())), ms(12));
     assert_eq!(failed(&found), Some("template error: broken"));
+    // One that does not get into its room says so while its start is waited for.
+    let mut life = loading(true);
+    load(&mut life, 100);
+    let found = life.on(BrowserEvent::Checked(Some("no way".into())), ms(8000));
+    assert_eq!(failed(&found), Some("template error: no way"));
     // A later document with an error is the page's own affair.
     let mut life = recorded();
     assert_eq!(life.on(BrowserEvent::Document { status: 500, text: String::new() }, ms(900)), []);
+}
+
+#[test]
+fn a_host_that_may_not_be_reached_is_told_as_that() {
+    for (is_refused, code) in [(true, "permission_denied"), (false, "invalid_argument")] {
+        let mut life = loading(false);
+        let message = "page load error: 10.0.0.5 is refused".to_owned();
+        let end = LifeEffect::End { at: ms(10), why: LifeEnd::Failed { code, message } };
+        assert_eq!(life.not_reached(is_refused, "10.0.0.5 is refused", ms(10)), [end]);
+    }
+    // Anything else that a page asks of its own host is its own affair.
+    assert_eq!(recorded().not_reached(true, "10.0.0.5 is refused", ms(5000)), []);
 }
 
 #[test]
@@ -140,7 +158,7 @@ fn a_page_that_is_back_is_shown_without_its_word_after_a_while() {
     life.on(BrowserEvent::Crashed("crashed".into()), ms(5000));
     life.opened(ms(5500));
     load(&mut life, 6000);
-    assert_eq!(life.tick(ms(15_999)), []);
+    assert_eq!(life.tick(ms(15_999)), [LifeEffect::Check]);
     let effects = life.tick(ms(16_000));
     assert!(effects.contains(&LifeEffect::Release { at: ms(16_000) }), "{effects:?}");
 }

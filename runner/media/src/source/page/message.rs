@@ -1,11 +1,12 @@
 //! What goes into a page and what comes out of it, beside pictures and sound.
 
 use std::fmt;
-use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use spillway_ipc::{MediaEndReason, PageSettings};
 use spillway_plan::Secret;
+
+use super::guard::GuardOptions;
 
 /// What is opened, and how.
 pub struct PageOptions {
@@ -21,8 +22,8 @@ pub struct PageOptions {
     pub framerate: u32,
     /// Of the installation.
     pub settings: PageSettings,
-    /// The only way out of the browser; `None`: it goes where it likes.
-    pub proxy: Option<SocketAddr>,
+    /// What it may reach beside its own host.
+    pub guard: GuardOptions,
 }
 
 impl fmt::Debug for PageOptions {

@@ -4,7 +4,7 @@
 //!  thread "page": driver ── life (what is to be done) ── browser (Chromium, over its DevTools)
 //!       │ starts                                             │ paints            │ plays
 //!       ▼                                                    ▼                   ▼
-//!  folder, program                                  display, capture           sound
+//!  folder, program, network (guard)                 display, capture           sound
 //!                                                            │ PageFrame         │ PageSamples
 //!                                                  thread "page frames"   thread "page blocks"
 //!                                                            ▼                   ▼
@@ -23,9 +23,10 @@ mod capture;
 mod driver;
 pub mod feed;
 mod folder;
-pub mod guard;
 mod life;
+mod network;
 mod message;
+pub mod guard;
 mod pictures;
 pub mod program;
 mod samples;

@@ -192,6 +192,8 @@ impl DevTools {
 
     /// Looks for the error of a template; the outcome is [`BrowserEvent::Checked`].
     pub fn check(&mut self) {
+        // It may be asked for very often.
+        self.tasks.retain(|task| !task.is_finished());
         let (page, events) = (self.page.clone(), self.events.clone());
         self.tasks.push(spawn_local(async move {
             let found = match timeout(ANSWER_TIMEOUT, evaluate(&page, ERROR_ELEMENT)).await {

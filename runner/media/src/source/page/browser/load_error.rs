@@ -21,6 +21,7 @@ const MEANINGS: &[(&str, &str)] = &[
     ("net::ERR_ABORTED", "it is no page but a download, or it was left at once"),
     ("net::ERR_BLOCKED_BY_RESPONSE", "it does not want to be shown"),
     ("net::ERR_HTTP2_PROTOCOL_ERROR", "its host does not speak HTTP/2 well"),
+    ("net::ERR_HTTP_RESPONSE_CODE_FAILURE", "its host answered with an error"),
     ("net::ERR_INVALID_REDIRECT", "it redirects to no valid URL"),
     ("net::ERR_SSL_PROTOCOL_ERROR", "its host does not speak TLS"),
     ("net::ERR_SSL_VERSION_OR_CIPHER_MISMATCH", "its host speaks an old TLS only"),
@@ -66,6 +67,11 @@ pub fn navigation(code: &str) -> String {
         Some((_, meaning)) => format!("page load error: {code} ({meaning})"),
         None => format!("page load error: {code}"),
     }
+}
+
+/// Of a host that was not reached, or may not be.
+pub fn not_reached(why: &str) -> String {
+    format!("page load error: {why}")
 }
 
 /// Whether the navigation is to be tried again.
