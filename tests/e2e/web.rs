@@ -10,7 +10,7 @@ use libtest_mimic::Trial;
 use rustix::process::Signal;
 use serde_json::{Value, json};
 use spillway_tests::analyser::sync::offset;
-use spillway_tests::assets::npm_file;
+use spillway_tests::assets::{built_template, npm_file};
 use spillway_tests::egress::{Egress, connected, nanos};
 use spillway_tests::process::eventually;
 use spillway_tests::secret_search::{SecretSearch, holds};
@@ -26,7 +26,7 @@ use crate::images::{each_second, images};
 use crate::kinds::small;
 use crate::publishers::person;
 use crate::recording_probe::RecordingProbe;
-use crate::rtmp::{ended, seen};
+use crate::rtmp::{ended, publisher, seen};
 
 const PAGE: &str = include_str!("../assets/page.html");
 const TEMPLATE: &str = include_str!("../assets/template.html");
@@ -47,6 +47,7 @@ pub fn cases() -> Vec<Trial> {
         exclusive_case("web::pages_that_do_not_load", |harness| async move { not_loaded(&harness).await }),
         exclusive_case("web::a_page_that_stops_to_answer", |harness| async move { hangs(&harness).await }),
         exclusive_case("web::a_template_of_a_room", |harness| async move { template(&harness).await }),
+        exclusive("web::the_built_in_template", || block_on(built_in())),
         exclusive("web::a_page_that_crashes", || block_on(crashes())),
         exclusive("web::no_secret_is_told", || block_on(secrets())),
     ];
@@ -199,12 +200,12 @@ async fn stills(harness: &E2eHarness) -> Result<()> {
     Ok(())
 }
 
-/// It is not recorded before it says so, and its end is the egress' end.
+/// It is not recorded before it says so, and its end is the egress' end. Beside that it asks for what it may not reach.
 async fn says_when(harness: &E2eHarness) -> Result<()> {
     const RECORDED_S: f64 = 6.0;
     let pages = PageServer::start().await?;
     let request = json!({
-        "url": pages.url("start=3&end=9"), "await_start_signal": true, "advanced": small(),
+        "url": pages.url("start=3&end=9&fetch=http://10.0.0.5/"), "await_start_signal": true, "advanced": small(),
         "file_outputs": mp4(harness, "web_says_{time}.mp4"),
     });
     let egress = Egress::start(harness.api(), "StartWebEgress", request).await?;
@@ -212,6 +213,8 @@ async fn says_when(harness: &E2eHarness) -> Result<()> {
     ensure!(waited > Duration::from_secs(3), "ACTIVE after {waited:.1?}");
     let info = egress.over(Duration::from_secs(30)).await?;
     ensure!(info["status"] == "EGRESS_COMPLETE", "{info}");
+    let details = info["details"].as_str().unwrap_or_default();
+    ensure!(details.contains("10.0.0.5 is refused"), "what it may not reach is not told: {info}");
     let probe = RecordingProbe::open(&info)?;
     ensure!((probe.seconds() - RECORDED_S).abs() < 0.3, "{:.2} s", probe.seconds());
     is_seen(&probe)?;
@@ -228,7 +231,7 @@ async fn not_loaded(harness: &E2eHarness) -> Result<()> {
     };
     for (url, said) in [
         (pages.server.url("missing.html"), "page load error: Not Found"),
-        (nothing_there, "page load error: net::ERR_CONNECTION_REFUSED"),
+        (nothing_there, "page load error: cannot connect to 127.0.0.1"),
         (pages.url("error=no+such+room"), "template error: no such room"),
     ] {
         let asked = Instant::now();
@@ -341,15 +344,39 @@ async fn template(harness: &E2eHarness) -> Result<()> {
     harness.api().egress("UpdateLayout", json!({ "egress_id": egress.id, "layout": "over" })).await?;
     let info = egress.over(Duration::from_secs(15)).await?;
     ensure!(info["status"] == "EGRESS_COMPLETE" && !info.to_string().contains(CANARY), "{info}");
-    let probe = RecordingProbe::open(&info)?;
-    is_seen(&probe)?;
-    is_heard(&probe)?;
-    // Decoders, jitter buffers and the painting of a browser are in it.
+    shows_the_room(&RecordingProbe::open(&info)?)
+}
+
+/// Decoders, jitter buffers and the painting of a browser are between picture and sound.
+fn shows_the_room(probe: &RecordingProbe) -> Result<()> {
+    is_seen(probe)?;
+    is_heard(probe)?;
     let beeps: Vec<f64> = probe.beeps("p0")?.iter().map(|beep| beep.at).collect();
     let offset = offset(&probe.flashes("p0")?, &beeps);
     println!("{} p0 picture - sound {offset}", probe.name());
     ensure!(offset.median_ms.abs() <= 100.0, "{offset}");
     Ok(())
+}
+
+/// Where every room composite is to be a page, one that names no template has ours.
+async fn built_in() -> Result<()> {
+    let servers = TestServers::start("").await?;
+    let folder = built_template()?.join("site");
+    let settings = format!("composite_engine: page\nrunner: {{ template_folder: \"{}\" }}\n", folder.display());
+    let _dispatcher = servers.dispatcher("dispatcher", &settings).await?;
+    let _p0 = publisher(&servers, "web-built-in").await?;
+    let path = servers.folder().join("web_built_in.mp4");
+    let request = json!({
+        "room_name": "web-built-in", "layout": "speaker", "advanced": small(),
+        "file_outputs": [{ "filepath": path.to_string_lossy() }],
+    });
+    let egress = Egress::start(&servers.api, "StartRoomCompositeEgress", request).await?;
+    egress.active().await?;
+    tokio::time::sleep(Duration::from_secs(SECONDS)).await;
+    let info = egress.complete().await?;
+    ensure!(info["details"].as_str().is_some_and(|told| told.contains("composite engine: page")), "{info}");
+    shows_the_room(&RecordingProbe::open(&info)?)?;
+    tidy(&servers, None).await
 }
 
 /// The query of a page stands neither in a command line nor in Redis, EgressInfo or a log, where the page itself writes it.
