@@ -163,7 +163,7 @@ mod tests {
 
     async fn checked(what: &str, start: &StartEgressRequest, rules: &GuardRules) -> Result<(), RpcError> {
         let guard = forms::guard(rules);
-        // Pages are not planned yet, webhooks and streams have no destination.
+        // Webhooks, pages and streams have no destination.
         let is_stored = what.starts_with("storage");
         let destinations = is_stored.then(|| spillway_plan::destinations(start, &StorageConfig::default()));
         let destinations = destinations.unwrap_or(Ok(vec![])).expect("destinations");

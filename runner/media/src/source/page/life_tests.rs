@@ -71,7 +71,7 @@ fn a_page_that_is_awaited_begins_with_its_word() {
 }
 
 #[test]
-fn what_cannot_be_loaded_is_said_in_the_peers_words() {
+fn what_cannot_be_loaded_is_said_as_the_peer_does() {
     let refused = "net::ERR_CONNECTION_REFUSED".to_owned();
     for (event, message) in [
         (BrowserEvent::Navigated(Err(refused)), "page load error: net::ERR_CONNECTION_REFUSED (nothing listens there)"),

@@ -136,7 +136,7 @@ mod tests {
     }
 
     #[test]
-    fn only_the_exact_words_are_signals() {
+    fn only_the_exact_texts_are_signals() {
         assert_eq!(PageSignal::parse("START_RECORDING"), Some(PageSignal::Start));
         assert_eq!(PageSignal::parse("END_RECORDING"), Some(PageSignal::End));
         for other in ["start_recording", "START_RECORDING ", "", "START"] {
