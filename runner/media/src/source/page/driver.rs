@@ -88,7 +88,7 @@ pub(super) async fn run(
 ) {
     let (display_gone, mut gone) = unbounded_channel();
     let mut driver = PageDriver {
-        life: PageLife::new(options.awaits_start),
+        life: PageLife::new(options.awaits_start, options.joins_room),
         console: ConsoleLines::new(&options.url),
         options,
         queues,

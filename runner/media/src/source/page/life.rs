@@ -99,6 +99,7 @@ enum LifePhase {
 #[derive(Debug)]
 pub struct PageLife {
     awaits_start: bool,
+    is_template: bool,
     phase: LifePhase,
     /// Of the browser that runs.
     loads: u32,
@@ -114,10 +115,12 @@ pub struct PageLife {
 }
 
 impl PageLife {
-    /// Of a page that is about to be opened. `awaits_start`: it says itself when it is ready.
-    pub fn new(awaits_start: bool) -> Self {
+    /// Of a page that is about to be opened. `awaits_start`: it says itself when it is ready. `is_template`: it joins a room, and
+    /// may fail to do so long after it was loaded.
+    pub fn new(awaits_start: bool, is_template: bool) -> Self {
         Self {
             awaits_start,
+            is_template,
             phase: LifePhase::Starting,
             loads: 0,
             restarts: 0,
@@ -237,8 +240,7 @@ impl PageLife {
                 self.fail("invalid_argument", load_error::TIMED_OUT.to_owned(), now)
             }
             LifePhase::Waiting { since } if self.began.is_some() && now >= since + READY_TIMEOUT => self.begin(now),
-            // A template that does not get into its room says so seconds later.
-            LifePhase::Waiting { .. } => vec![LifeEffect::Check],
+            LifePhase::Waiting { .. } if self.is_template => vec![LifeEffect::Check],
             _ => vec![],
         }
     }

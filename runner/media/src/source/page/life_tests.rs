@@ -18,7 +18,7 @@ fn failed(effects: &[LifeEffect]) -> Option<&str> {
 }
 
 fn loading(awaits_start: bool) -> PageLife {
-    let mut life = PageLife::new(awaits_start);
+    let mut life = PageLife::new(awaits_start, awaits_start);
     let effects = life.opened(ms(0));
     assert_eq!(effects, [LifeEffect::Waiting("waiting for the page to load"), LifeEffect::Navigate]);
     life
@@ -171,7 +171,7 @@ fn before_the_beginning_a_crash_is_only_noted() {
     life.opened(ms(500));
     assert_eq!(load(&mut life, 900), [LifeEffect::Watch, LifeEffect::Begin { at: ms(900) }]);
     assert!(failed(&life.display_gone(ms(1000))).is_some());
-    let mut never = PageLife::new(false);
+    let mut never = PageLife::new(false, false);
     assert_eq!(failed(&never.cannot_start("no browser".into(), ms(1))), Some("no browser"));
 }
 
@@ -210,7 +210,7 @@ proptest! {
         awaits_start: bool,
         events in prop::collection::vec((0u64..20_000, prop::option::of(any_event())), 1..60),
     ) {
-        let mut life = PageLife::new(awaits_start);
+        let mut life = PageLife::new(awaits_start, awaits_start);
         let (mut now, mut begins, mut ends, mut restarts, mut began_at) = (ms(0), 0, 0, 0, None);
         for (wait, event) in events {
             now += ms(wait);
