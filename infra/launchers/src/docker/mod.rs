@@ -26,7 +26,7 @@ use tokio::io::AsyncWriteExt;
 use tokio::sync::OnceCell;
 use tracing::{debug, warn};
 
-use self::api::{NOT_STARTED, refusal, refusal_of_one, status, task_status};
+use self::api::{NOT_STARTED, limits, refusal, refusal_of_one, status, task_status};
 pub use self::options::DockerOptions;
 use crate::exit::TaskExit;
 use crate::labels;
@@ -109,6 +109,7 @@ impl DockerLauncher {
         let open = options.environment.iter().map(|(name, value)| format!("{name}={value}"));
         let names = order.environment(&options.stack).into_iter().map(|(name, value)| format!("{name}={value}"));
         let labels: HashMap<String, String> = labels::of(order, &options.stack).into_iter().collect();
+        let (security_opt, shm_size) = limits(order.page);
         let host = HostConfig {
             memory: Some(i64::from(order.shape.memory_mib) << 20),
             // Without it the kernel swaps before it kills.
@@ -120,7 +121,8 @@ impl DockerLauncher {
             readonly_rootfs: Some(options.read_only),
             tmpfs: (options.read_only).then(|| HashMap::from([("/tmp".to_owned(), "exec".to_owned())])),
             cap_drop: Some(vec!["ALL".to_owned()]),
-            security_opt: Some(vec!["no-new-privileges".to_owned()]),
+            security_opt: Some(security_opt),
+            shm_size,
             ..HostConfig::default()
         };
         ContainerCreateBody {

@@ -15,8 +15,9 @@ const PREFIX: &str = "spillway-page-";
 /// linux/magic.h: file systems in memory.
 const TMPFS: u64 = 0x0102_1994;
 const RAMFS: u64 = 0x8584_58f6;
-/// A profile has 15 MiB after an hour of an ordinary page; its cache takes up to four fifths of what is free.
-const MIN_FREE_BYTES: u64 = 48 << 20;
+/// A profile has 15 MiB after an hour of an ordinary page, and its cache takes up to four fifths of what is free. Chromium's
+/// shared memory lies beside it: a container's usual `/dev/shm` of 64 MiB is too small for pages of video.
+const MIN_FREE_BYTES: u64 = 192 << 20;
 
 /// Removed with everything in it when it is dropped.
 #[derive(Debug)]
