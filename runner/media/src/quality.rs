@@ -329,6 +329,15 @@ mod tests {
     const CLEAN: (u32, u64, Vec<String>) = (0, 0, vec![]);
 
     #[test]
+    fn gaps_of_a_page_are_added_to_those_of_tracks() {
+        let mut meter = QualityMeter::default();
+        meter.gap(Duration::from_millis(1200));
+        meter.gap(Duration::from_millis(300));
+        let quality = meter.quality(10_000, None, None);
+        assert_eq!((quality.gaps, quality.gaps_ms), (2, 1500));
+    }
+
+    #[test]
     fn a_still_screen_is_no_fault() {
         let mut meter = QualityMeter::default();
         joins(&mut meter, TrackSource::ScreenShare, 0);
