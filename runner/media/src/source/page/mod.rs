@@ -28,6 +28,7 @@ mod network;
 mod message;
 pub mod guard;
 mod pictures;
+mod prefetch;
 pub mod program;
 mod samples;
 mod slots;

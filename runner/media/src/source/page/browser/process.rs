@@ -86,7 +86,8 @@ impl BrowserProcess {
             Err(_) => return Err(BrowserError::Late),
         };
         // A full pipe would stop it. What it says may have URLs in it: it is not kept.
-        tokio::spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
+        let mut rest = lines.into_inner();
+        tokio::spawn(async move { tokio::io::copy_buf(&mut rest, &mut tokio::io::sink()).await });
         Ok(browser)
     }
 

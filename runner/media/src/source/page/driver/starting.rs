@@ -13,6 +13,7 @@ use crate::source::page::browser::{Browser, BrowserOptions};
 use crate::source::page::display::{Display, DisplayOptions};
 use crate::source::page::folder::PageFolder;
 use crate::source::page::network::PageNetwork;
+use crate::source::page::prefetch;
 use crate::source::page::program;
 use crate::source::page::sound::{SoundOptions, SoundServer};
 use crate::source::page::units::{PageFrame, PageSamples};
@@ -23,6 +24,7 @@ const ROOM_HZ: u32 = 60;
 impl PageDriver {
     /// What needs no browser yet. The error is for the user.
     pub(super) async fn prepare(&mut self) -> Result<PageParts, String> {
+        prefetch::start(&self.options.settings.chromium);
         let folder = PageFolder::create().map_err(|error| format!("no folder for the page: {error}"))?;
         if !folder.is_in_memory() {
             debug!("no place in memory has room for the profile; nothing that the page visits is kept in it");
