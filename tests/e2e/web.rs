@@ -10,14 +10,13 @@ use libtest_mimic::Trial;
 use rustix::process::Signal;
 use serde_json::{Value, json};
 use spillway_tests::analyser::sync::offset;
-use spillway_tests::assets::{built_template, npm_file};
+use spillway_tests::assets::built_template;
 use spillway_tests::egress::{Egress, connected, nanos};
-use spillway_tests::process::eventually;
-use spillway_tests::secret_search::{SecretSearch, holds};
+use spillway_tests::process::{below, eventually, running};
+use spillway_tests::secret_search::SecretSearch;
 use spillway_tests::servers::TestServers;
-use spillway_tests::servers::file_server::FileServer;
+use spillway_tests::servers::page_server::PageServer;
 use spillway_tests::servers::srt_server::SrtServer;
-use tempfile::TempDir;
 
 use crate::foreign::is_there;
 use crate::harness::{E2eHarness, block_on, exclusive, exclusive_case, signal, tidy, unless};
@@ -28,8 +27,6 @@ use crate::publishers::person;
 use crate::recording_probe::RecordingProbe;
 use crate::rtmp::{ended, publisher, seen};
 
-const PAGE: &str = include_str!("../assets/page.html");
-const TEMPLATE: &str = include_str!("../assets/template.html");
 /// Looked for wherever it must not stand.
 const CANARY: &str = "canaryOfThePage";
 /// Where Debian's packages have them.
@@ -54,26 +51,6 @@ pub fn cases() -> Vec<Trial> {
     let missing = PROGRAMS.iter().find(|program| !Path::new(program).is_file());
     let left_out = missing.map(|program| format!("no {program}: `cargo verify` installs it"));
     cases.into_iter().map(|case| unless(left_out.clone(), case)).collect()
-}
-
-/// Pages on a web server.
-struct PageServer {
-    server: FileServer,
-    folder: TempDir,
-}
-
-impl PageServer {
-    async fn start() -> Result<Self> {
-        let folder = tempfile::tempdir().context("make a folder")?;
-        std::fs::write(folder.path().join("page.html"), PAGE).context("write the page")?;
-        std::fs::write(folder.path().join("template.html"), TEMPLATE).context("write the template")?;
-        Ok(Self { server: FileServer::start(folder.path()).await?, folder })
-    }
-
-    /// Of the page, with this query.
-    fn url(&self, query: &str) -> String {
-        self.server.url(&format!("page.html?{query}"))
-    }
 }
 
 fn mp4(harness: &E2eHarness, name: &str) -> Value {
@@ -108,7 +85,7 @@ fn in_sync(probe: &RecordingProbe) -> Result<()> {
 /// Both versions of the API: picture and sound, and each of them alone.
 async fn files(harness: &E2eHarness) -> Result<()> {
     let pages = PageServer::start().await?;
-    let url = pages.url("");
+    let url = pages.page("");
     let web = |only: &str, name: &str| {
         let mut source = json!({ "url": url });
         if !only.is_empty() {
@@ -152,7 +129,7 @@ async fn stream(harness: &E2eHarness) -> Result<()> {
     let mut advanced = small();
     advanced["key_frame_interval"] = json!(2.0);
     let request = json!({
-        "url": pages.url(""), "advanced": advanced,
+        "url": pages.page(""), "advanced": advanced,
         "stream_outputs": [{ "protocol": "SRT", "urls": [server.url("streamid=page")] }],
     });
     let egress = Egress::start(harness.api(), "StartWebEgress", request).await?;
@@ -171,7 +148,7 @@ async fn hls(harness: &E2eHarness) -> Result<()> {
     let pages = PageServer::start().await?;
     let folder = folder(harness, "web");
     let request = json!({
-        "url": pages.url(""), "advanced": small(), "segment_outputs": of_disk(&folder, SEGMENT),
+        "url": pages.page(""), "advanced": small(), "segment_outputs": of_disk(&folder, SEGMENT),
         "file_outputs": mp4(harness, "web_hls_{time}.mp4"),
     });
     let info = recorded(harness, "StartWebEgress", request, SECONDS).await?;
@@ -188,7 +165,7 @@ async fn stills(harness: &E2eHarness) -> Result<()> {
     let pages = PageServer::start().await?;
     let folder = harness.file("images-web");
     let request = json!({
-        "url": pages.url(""), "video_only": true, "advanced": small(),
+        "url": pages.page(""), "video_only": true, "advanced": small(),
         "image_outputs": [each_second(&folder.join("page"))],
     });
     let info = recorded(harness, "StartWebEgress", request, SECONDS).await?;
@@ -205,7 +182,7 @@ async fn says_when(harness: &E2eHarness) -> Result<()> {
     const RECORDED_S: f64 = 6.0;
     let pages = PageServer::start().await?;
     let request = json!({
-        "url": pages.url("start=3&end=9&fetch=http://10.0.0.5/"), "await_start_signal": true, "advanced": small(),
+        "url": pages.page("start=3&end=9&fetch=http://10.0.0.5/"), "await_start_signal": true, "advanced": small(),
         "file_outputs": mp4(harness, "web_says_{time}.mp4"),
     });
     let egress = Egress::start(harness.api(), "StartWebEgress", request).await?;
@@ -230,9 +207,9 @@ async fn not_loaded(harness: &E2eHarness) -> Result<()> {
         format!("http://{}/?secret={CANARY}", listener.local_addr().context("ask for the port")?)
     };
     for (url, said) in [
-        (pages.server.url("missing.html"), "page load error: Not Found"),
+        (pages.missing(), "page load error: Not Found"),
         (nothing_there, "page load error: cannot connect to 127.0.0.1"),
-        (pages.url("error=no+such+room"), "template error: no such room"),
+        (pages.page("error=no+such+room"), "template error: no such room"),
     ] {
         let asked = Instant::now();
         let request = json!({ "url": url, "file_outputs": mp4(harness, "web_not_loaded_{time}.mp4") });
@@ -251,7 +228,7 @@ async fn hangs(harness: &E2eHarness) -> Result<()> {
     const HANGS_AFTER_S: f64 = 5.0;
     let pages = PageServer::start().await?;
     let request = json!({
-        "url": pages.url(&format!("hang={HANGS_AFTER_S}")), "advanced": small(),
+        "url": pages.page(&format!("hang={HANGS_AFTER_S}")), "advanced": small(),
         "file_outputs": mp4(harness, "web_hangs_{time}.mp4"),
     });
     let egress = Egress::start(harness.api(), "StartWebEgress", request).await?;
@@ -272,19 +249,8 @@ async fn hangs(harness: &E2eHarness) -> Result<()> {
 
 /// Processes of a page's browser that paint, below the process that records.
 fn painters(media: i32) -> Vec<i32> {
-    let parent = |pid: i32| -> Option<i32> {
-        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-        // After the name, which may have anything in it: state, parent.
-        stat.rsplit_once(')')?.1.split_whitespace().nth(1)?.parse().ok()
-    };
-    let is_below = |pid: i32| std::iter::successors(Some(pid), |pid| parent(*pid)).any(|pid| pid == media);
-    let paints = |pid: i32| {
-        let command = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-        holds(&command, "--type=renderer")
-    };
-    let all = std::fs::read_dir("/proc").into_iter().flatten().flatten();
-    let pids = all.filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
-    pids.filter(|pid| paints(*pid) && is_below(*pid)).collect()
+    let paints = |command: &str| command.contains("--type=renderer");
+    below(media).into_iter().filter(|(_, command)| paints(command)).map(|(pid, _)| pid).collect()
 }
 
 /// The recording goes on with the page loaded again, and says what is missing.
@@ -293,7 +259,7 @@ async fn crashes() -> Result<()> {
     let _dispatcher = servers.dispatcher("dispatcher", "").await?;
     let path = servers.folder().join("web_crashes.mp4");
     let request = json!({
-        "url": pages.url(""), "advanced": small(), "file_outputs": [{ "filepath": path.to_string_lossy() }],
+        "url": pages.page(""), "advanced": small(), "file_outputs": [{ "filepath": path.to_string_lossy() }],
     });
     let egress = Egress::start(&servers.api, "StartWebEgress", request).await?;
     egress.active().await?;
@@ -330,12 +296,10 @@ async fn crashes() -> Result<()> {
 /// A template of the user's, which joins the room by itself; a layout that is updated reaches it.
 async fn template(harness: &E2eHarness) -> Result<()> {
     let pages = PageServer::start().await?;
-    let client = npm_file("livekit-client/dist/livekit-client.umd.js")?;
-    std::fs::copy(client, pages.folder.path().join("livekit-client.umd.js")).context("copy livekit-client")?;
     let room = harness.room("web-template");
     let _p0 = person(harness, &room, "p0", "p0-360.h264").await?;
     let request = json!({
-        "room_name": room, "custom_base_url": pages.server.url(&format!("template.html?secret={CANARY}")),
+        "room_name": room, "custom_base_url": pages.template(&format!("secret={CANARY}"))?,
         "layout": "mine", "advanced": small(), "file_outputs": mp4(harness, "web_template_{time}.mp4"),
     });
     let egress = Egress::start(harness.api(), "StartRoomCompositeEgress", request).await?;
@@ -387,7 +351,7 @@ async fn secrets() -> Result<()> {
     let dispatcher = servers.dispatcher("dispatcher", "").await?;
     let path = servers.folder().join("web_secrets.mp4");
     let request = json!({
-        "url": pages.url(&format!("secret={CANARY}-1")), "advanced": small(),
+        "url": pages.page(&format!("secret={CANARY}-1")), "advanced": small(),
         "file_outputs": [{ "filepath": path.to_string_lossy() }],
     });
     let egress = Egress::start(&servers.api, "StartWebEgress", request).await?;
@@ -395,14 +359,9 @@ async fn secrets() -> Result<()> {
     let mut search = SecretSearch::of(CANARY);
     search.processes(&servers);
     // Chromium's are not marked: their environment is empty.
-    let mut browsers = 0;
-    for entry in std::fs::read_dir("/proc").context("look for processes")?.flatten() {
-        let command = std::fs::read(entry.path().join("cmdline")).unwrap_or_default();
-        if holds(&command, "--user-data-dir") {
-            browsers += 1;
-            search.bytes("a command line of the browser", &command);
-        }
-    }
+    let browsers: Vec<String> = running().into_iter().map(|(_, command)| command).collect();
+    let browsers: Vec<&String> = browsers.iter().filter(|command| command.contains("--user-data-dir")).collect();
+    browsers.iter().for_each(|command| search.bytes("a command line of the browser", command.as_bytes()));
     search.bytes("Redis", &servers.redis_dump()?);
     tokio::time::sleep(Duration::from_secs(2)).await;
     let info = egress.complete().await?;
@@ -412,6 +371,6 @@ async fn secrets() -> Result<()> {
     drop(dispatcher);
     let looked = search.logs(servers.folder(), "the page knows")?;
     ensure!(search.found().is_empty(), "the query stands in {:?}", search.found());
-    ensure!(looked > 0 && browsers > 0, "{looked} logs of the page and {browsers} browsers were looked at");
+    ensure!(looked > 0 && !browsers.is_empty(), "{looked} logs, {} browsers were looked at", browsers.len());
     Ok(())
 }

@@ -7,6 +7,7 @@ pub mod dns_server;
 pub mod fault_proxy;
 pub mod file_server;
 pub mod emulators;
+pub mod page_server;
 pub mod policy_proxy;
 mod ports;
 pub mod proxy;

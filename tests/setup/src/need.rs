@@ -24,11 +24,11 @@ const SHOW: &[&str] = &["ffmpeg", "fonts-dejavu-core", "python3", "python3-venv"
 /// Listens for SRT streams. It has no service.
 const STREAMS: &[&str] = &["srt-tools"];
 
-/// A foreign publisher, and what recordings are looked at in.
-const BROWSER: &[&str] = &["chromium"];
+/// A foreign publisher, what recordings are looked at in, and, with its X server, what pages are recorded from.
+const BROWSER: &[&str] = &["chromium", "xvfb"];
 
-/// The X server of pages; and a player of sound, which knows no more of our sound server than its protocol.
-const PAGES: &[&str] = &["pulseaudio-utils", "xvfb"];
+/// Knows no more of a page's sound server than its protocol.
+const PLAYER: &[&str] = &["pulseaudio-utils"];
 
 /// A daemon for the docker launcher's tests and for making images, and what their base is made with.
 pub const CONTAINERS: &[&str] = &["docker.io", "debootstrap"];
@@ -38,11 +38,11 @@ pub const CONTAINERS: &[&str] = &["docker.io", "debootstrap"];
 pub struct Needs {
     /// Emulators of the clouds' stores.
     pub stores: bool,
-    /// Chromium, to look at recordings with and to publish from, the scripts of its pages, and the built-in template.
+    /// Chromium and Xvfb, to record pages, look at recordings and publish from; scripts of pages, and the built-in template.
     pub browser: bool,
     /// Servers of streams: nginx, srt-tools.
     pub streams: bool,
-    /// What only tests use: Docker, foreign publishers, terraform, displays and players of sound.
+    /// What only tests use: Docker, foreign publishers, terraform, a player of sound.
     pub tests: bool,
 }
 
@@ -66,7 +66,7 @@ pub fn install(needs: Needs) -> Result<Ready> {
     }
     if needs.tests {
         packages.extend(CONTAINERS);
-        packages.extend(PAGES);
+        packages.extend(PLAYER);
     }
     if needs.streams {
         packages.extend(STREAMS);
