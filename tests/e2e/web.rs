@@ -45,7 +45,9 @@ pub fn cases() -> Vec<Trial> {
         exclusive_case("web::a_page_that_stops_to_answer", |harness| async move { hangs(&harness).await }),
         exclusive_case("web::a_template_of_a_room", |harness| async move { template(&harness).await }),
         exclusive("web::the_built_in_template", || block_on(built_in())),
-        exclusive("web::a_page_that_crashes", || block_on(crashes())),
+        exclusive("web::a_page_that_crashes", || block_on(dies(RENDERER))),
+        exclusive("web::a_display_that_dies", || block_on(dies(DISPLAY))),
+        exclusive("web::a_gpu_process_that_dies", || block_on(dies(GPU))),
         exclusive("web::no_secret_is_told", || block_on(secrets())),
     ];
     let missing = PROGRAMS.iter().find(|program| !Path::new(program).is_file());
@@ -247,17 +249,26 @@ async fn hangs(harness: &E2eHarness) -> Result<()> {
     Ok(())
 }
 
-/// Processes of a page's browser that paint, below the process that records.
-fn painters(media: i32) -> Vec<i32> {
-    let paints = |command: &str| command.contains("--type=renderer");
-    below(media).into_iter().filter(|(_, command)| paints(command)).map(|(pid, _)| pid).collect()
+/// The part of a page that dies, and what is told of it; nothing where the recording does not notice.
+#[derive(Clone, Copy)]
+struct Death {
+    /// In the command line of the processes that are killed.
+    part: &'static str,
+    told: Option<&'static str>,
+    /// Longest time without a flash, seconds.
+    longest_s: f64,
 }
 
+const RENDERER: Death = Death { part: "--type=renderer", told: Some("crashed"), longest_s: 8.0 };
+const DISPLAY: Death = Death { part: "Xvfb", told: Some("display"), longest_s: 8.0 };
+/// Chromium starts another one by itself.
+const GPU: Death = Death { part: "--type=gpu-process", told: None, longest_s: 3.5 };
+
 /// The recording goes on with the page loaded again, and says what is missing.
-async fn crashes() -> Result<()> {
+async fn dies(death: Death) -> Result<()> {
     let (pages, servers) = (PageServer::start().await?, TestServers::start("").await?);
     let _dispatcher = servers.dispatcher("dispatcher", "").await?;
-    let path = servers.folder().join("web_crashes.mp4");
+    let path = servers.folder().join("web_dies.mp4");
     let request = json!({
         "url": pages.page(""), "advanced": small(), "file_outputs": [{ "filepath": path.to_string_lossy() }],
     });
@@ -265,22 +276,27 @@ async fn crashes() -> Result<()> {
     egress.active().await?;
     tokio::time::sleep(Duration::from_secs(4)).await;
     let media = *servers.pids("spillway-media").first().context("nothing records")?;
-    let killed = painters(media);
-    ensure!(!killed.is_empty(), "nothing paints");
+    let parts = || -> Vec<i32> {
+        let parts = below(media).into_iter().filter(|(_, command)| command.contains(death.part));
+        parts.map(|(pid, _)| pid).collect()
+    };
+    let killed = parts();
+    ensure!(!killed.is_empty(), "there is no {}", death.part);
     for pid in &killed {
         signal(*pid, Signal::KILL)?;
     }
-    let again = || std::future::ready(Ok(painters(media).into_iter().find(|pid| !killed.contains(pid))));
-    eventually("it is painted again", Duration::from_secs(15), again).await?;
+    let again = || std::future::ready(Ok(parts().into_iter().find(|pid| !killed.contains(pid))));
+    eventually("there is another one", Duration::from_secs(15), again).await?;
     tokio::time::sleep(Duration::from_secs(6)).await;
     let info = egress.complete().await?;
     let details = info["details"].as_str().unwrap_or_default();
-    ensure!(details.contains("crashed") && details.contains("was loaded again"), "{info}");
+    let is_told = death.told.is_some_and(|told| details.contains(told));
+    ensure!(is_told == details.contains("was loaded again") && is_told == death.told.is_some(), "{info}");
     let probe = RecordingProbe::open(&info)?;
     let flashes = probe.flashes("p0")?;
     let longest = flashes.windows(2).map(|pair| pair[1] - pair[0]).fold(0.0, f64::max);
-    println!("{} {longest:.1} s without a flash; {details}", probe.name());
-    ensure!(longest < 8.0, "{longest:.1} s without a flash: {flashes:.1?}");
+    println!("{} without {}: {longest:.1} s without a flash; {details}", probe.name(), death.part);
+    ensure!(longest < death.longest_s, "{longest:.1} s without a flash: {flashes:.1?}");
     ensure!(flashes.last().is_some_and(|last| probe.seconds() - last < 1.7), "it stands at the end: {flashes:.1?}");
     // Neither Chromium's picture of a crash nor a black one is in the file.
     let pictures = probe.pictures.as_ref().context("no pictures")?;
@@ -289,7 +305,7 @@ async fn crashes() -> Result<()> {
         // It is recorded from its load on, and painted a moment later.
         .filter_map(|(at, reading)| (reading.is_none() && at > 0.3).then_some(at))
         .collect();
-    ensure!(absent.is_empty(), "the page is not in the picture at {absent:.2?}");
+    ensure!(absent.is_empty() || death.told.is_none(), "the page is not in the picture at {absent:.2?}");
     tidy(&servers, None).await
 }
 
