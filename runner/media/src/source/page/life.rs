@@ -220,7 +220,9 @@ impl PageLife {
                 vec![LifeEffect::Noted("the page opened a window, which was closed".to_owned())]
             }
             BrowserEvent::Crashed(how) => self.lost(&format!("the page crashed ({how})"), now),
-            BrowserEvent::Hung => self.lost("the page did not answer any more", now),
+            BrowserEvent::Hung(silent) => {
+                self.lost_since("the page did not answer any more", now.saturating_sub(silent), now)
+            }
             BrowserEvent::Gone => self.lost("the browser ended", now),
             BrowserEvent::Navigated(_)
             | BrowserEvent::Document { .. }
@@ -288,8 +290,13 @@ impl PageLife {
         effects
     }
 
-    /// The page is gone. The first time it is opened anew.
+    /// The page is gone.
     fn lost(&mut self, why: &str, now: Duration) -> Vec<LifeEffect> {
+        self.lost_since(why, now, now)
+    }
+
+    /// The page is gone since then, as is known now. The first time it is opened anew.
+    fn lost_since(&mut self, why: &str, since: Duration, now: Duration) -> Vec<LifeEffect> {
         if matches!(self.phase, LifePhase::Starting | LifePhase::Over) {
             return vec![];
         }
@@ -298,8 +305,8 @@ impl PageLife {
         }
         self.restarts += 1;
         self.phase = LifePhase::Starting;
-        if self.began.is_some() {
-            self.gone.get_or_insert((now, why.to_owned()));
+        if let Some(began) = self.began {
+            self.gone.get_or_insert((since.max(began), why.to_owned()));
             vec![LifeEffect::Hold { from: now.saturating_sub(UNSURE) }, LifeEffect::Restart]
         } else {
             vec![

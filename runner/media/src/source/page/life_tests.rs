@@ -136,9 +136,18 @@ fn a_crash_costs_a_gap_and_the_second_one_the_recording() {
         LifeEffect::Noted(note.into()),
     ];
     assert_eq!(load(&mut life, 3500), back);
-    let over = life.on(BrowserEvent::Hung, ms(9000));
+    let over = life.on(BrowserEvent::Hung(ms(4500)), ms(9000));
     let message = "the page did not answer any more, after it had been loaded again".to_owned();
     assert_eq!(over, [LifeEffect::End { at: ms(9000), why: LifeEnd::Failed { code: "internal", message } }]);
+}
+
+#[test]
+fn a_hang_is_missing_from_the_last_answer_on() {
+    let mut life = recorded();
+    let held = [LifeEffect::Hold { from: ms(8950) }, LifeEffect::Restart];
+    assert_eq!(life.on(BrowserEvent::Hung(ms(4500)), ms(9000)), held);
+    life.opened(ms(9200));
+    assert!(load(&mut life, 10_000).contains(&LifeEffect::Gap(ms(5500))));
 }
 
 #[test]
@@ -197,7 +206,7 @@ fn any_event() -> impl Strategy<Value = BrowserEvent> {
         Just(BrowserEvent::Exception("x".into())),
         Just(BrowserEvent::PopUp),
         Just(BrowserEvent::Crashed("crashed".into())),
-        Just(BrowserEvent::Hung),
+        Just(BrowserEvent::Hung(ms(4500))),
         Just(BrowserEvent::Gone),
     ]
 }

@@ -6,7 +6,7 @@
 //! certificate.
 
 use std::rc::Rc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use chromiumoxide::browser::Browser;
 use chromiumoxide::cdp::browser_protocol::{inspector, network, page as frames, target};
@@ -208,14 +208,16 @@ impl DevTools {
     pub fn watch(&mut self) {
         let (page, events) = (self.page.clone(), self.events.clone());
         self.tasks.push(spawn_local(async move {
+            let mut answered_at = Instant::now();
             loop {
                 sleep(WATCH_EVERY).await;
                 let first = timeout(ANSWER_TIMEOUT, evaluate(&page, "1")).await.is_ok();
                 // A machine that was suspended finds all its timeouts expired.
                 if !first && timeout(SECOND_ANSWER_TIMEOUT, evaluate(&page, "1")).await.is_err() {
-                    let _ = events.send(BrowserEvent::Hung);
+                    let _ = events.send(BrowserEvent::Hung(answered_at.elapsed()));
                     return;
                 }
+                answered_at = Instant::now();
             }
         }));
     }

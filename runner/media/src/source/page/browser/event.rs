@@ -1,5 +1,7 @@
 //! What happens in a browser, as its DevTools tell it. Texts may have secrets in them until they are redacted.
 
+use std::time::Duration;
+
 /// What happens in the browser.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum BrowserEvent {
@@ -33,8 +35,8 @@ pub enum BrowserEvent {
     PopUp,
     /// The page's process has died; how.
     Crashed(String),
-    /// The page does not answer.
-    Hung,
+    /// The page does not answer, for so long already.
+    Hung(Duration),
     /// The connection to the browser has ended.
     Gone,
 }
