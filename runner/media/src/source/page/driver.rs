@@ -76,7 +76,10 @@ struct PageDriver {
     sandbox: bool,
     /// Browsers so far: each has a folder of its own.
     browsers: u32,
-    display_gone: UnboundedSender<()>,
+    /// Displays so far.
+    displays: u32,
+    /// Gets the number of a display that shows nothing more.
+    display_gone: UnboundedSender<u32>,
 }
 
 /// Runs in the page's thread, within a [`tokio::task::LocalSet`], until `closed` is; `tell` gets the end in any case.
@@ -95,6 +98,7 @@ pub(super) async fn run(
         tell,
         sandbox: false,
         browsers: 0,
+        displays: 0,
         display_gone,
     };
     let mut parts = match driver.prepare().await {
@@ -120,25 +124,27 @@ pub(super) async fn run(
 
 impl PageDriver {
     /// Until the end has been told.
-    async fn drive(&mut self, parts: &mut PageParts, gone: &mut UnboundedReceiver<()>) {
+    async fn drive(&mut self, parts: &mut PageParts, gone: &mut UnboundedReceiver<u32>) {
         let mut effects = self.open(parts).await;
         let mut ticks = interval(TICK);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         while self.apply(effects, parts).await {
-            let PageParts { browser, events, network, .. } = &mut *parts;
+            let PageParts { browser, events, display, network, .. } = &mut *parts;
             effects = tokio::select! {
                 biased;
-                Some(event) = next_event(events) => self.on_event(event, network),
+                Some(event) = next_event(events) => match event {
+                    BrowserEvent::Gone => self.browser_gone(display),
+                    event => self.on_event(event, network),
+                },
                 () = ended(browser) => {
                     // What it has told before comes first.
-                    parts.browser = None;
-                    self.life.on(BrowserEvent::Gone, monotonic())
+                    *browser = None;
+                    self.browser_gone(display)
                 }
-                Some(()) = gone.recv() => {
-                    let failure = parts.display.as_mut().and_then(Display::failure);
-                    warn!(failure, "the display of the page has ended");
-                    parts.display = None;
-                    self.life.display_gone(monotonic())
+                // That of an older one is known.
+                Some(number) = gone.recv() => {
+                    let is_ours = number == self.displays && display.is_some();
+                    if is_ours { self.display_gone(display) } else { vec![] }
                 }
                 _ = ticks.tick() => {
                     self.note_refusals(network);
@@ -146,6 +152,21 @@ impl PageDriver {
                 }
             };
         }
+    }
+
+    /// A browser that loses its display ends, too.
+    fn browser_gone(&mut self, display: &mut Option<Display>) -> Vec<LifeEffect> {
+        match display.as_mut().and_then(Display::failure) {
+            Some(_) => self.display_gone(display),
+            None => self.life.on(BrowserEvent::Gone, monotonic()),
+        }
+    }
+
+    fn display_gone(&mut self, display: &mut Option<Display>) -> Vec<LifeEffect> {
+        let failure = display.as_mut().and_then(Display::failure);
+        warn!(failure, "the display of the page has ended");
+        *display = None;
+        self.life.display_gone(monotonic())
     }
 
     /// Starts what is missing of display and browser.

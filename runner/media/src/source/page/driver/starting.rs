@@ -59,8 +59,12 @@ impl PageDriver {
     }
 
     pub(super) async fn start_browser(&mut self, parts: &mut PageParts) -> Result<(), String> {
+        if parts.display.as_mut().is_some_and(|display| display.failure().is_some()) {
+            parts.display = None;
+        }
         if parts.display.is_none() {
             let (display, frames) = self.start_display(parts.folder.path().to_owned())?;
+            self.displays += 1;
             self.take_pictures(frames)?;
             parts.display = Some(display);
         }
@@ -95,11 +99,11 @@ impl PageDriver {
     }
 
     fn take_pictures(&self, frames: Receiver<PageFrame>) -> Result<(), String> {
-        let (pictures, gone) = (self.queues.pictures.clone(), self.display_gone.clone());
+        let (pictures, gone, number) = (self.queues.pictures.clone(), self.display_gone.clone(), self.displays);
         let take = move || {
             frames.into_iter().for_each(|frame| pictures.put(frame));
             // Refused only when the page is closed.
-            let _ = gone.send(());
+            let _ = gone.send(number);
         };
         Builder::new().name("page frames".to_owned()).spawn(take).map(drop).map_err(|error| error.to_string())
     }
