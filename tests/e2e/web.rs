@@ -246,7 +246,7 @@ async fn hangs(harness: &E2eHarness) -> Result<()> {
     // What stands before the reload was found out to be a hang counts as missing, what was shown after it does not.
     let (first, last) = (flashes.first().context("no flash")?, flashes.last().context("no flash")?);
     ensure!(*first < HANGS_AFTER_S && *last > 2.0 * HANGS_AFTER_S - 2.0, "{flashes:.1?}");
-    Ok(())
+    nothing_is_left().await
 }
 
 /// The part of a page that dies, and what is told of it; nothing where the recording does not notice.
@@ -263,6 +263,21 @@ const RENDERER: Death = Death { part: "--type=renderer", told: Some("crashed"), 
 const DISPLAY: Death = Death { part: "Xvfb", told: Some("display"), longest_s: 8.0 };
 /// Chromium starts another one by itself.
 const GPU: Death = Death { part: "--type=gpu-process", told: None, longest_s: 3.5 };
+
+/// Neither processes of a browser nor the folder of a page, in which a profile was.
+async fn nothing_is_left() -> Result<()> {
+    const FOLDERS: &str = "spillway-page-";
+    let left = || {
+        let browsers = running().into_iter().map(|(_, command)| command).filter(|command| command.contains(FOLDERS));
+        let places = [Path::new("/dev/shm"), &std::env::temp_dir()].map(std::fs::read_dir);
+        let folders = places.into_iter().flatten().flatten().flatten();
+        let folders = folders.map(|entry| entry.path().display().to_string()).filter(|path| path.contains(FOLDERS));
+        browsers.chain(folders).next()
+    };
+    let clean = || std::future::ready(Ok(left().is_none().then_some(())));
+    let over = eventually("nothing of the page is left", Duration::from_secs(5), clean).await;
+    over.with_context(|| format!("there is {:?}", left()))
+}
 
 /// The recording goes on with the page loaded again, and says what is missing.
 async fn dies(death: Death) -> Result<()> {
@@ -306,7 +321,8 @@ async fn dies(death: Death) -> Result<()> {
         .filter_map(|(at, reading)| (reading.is_none() && at > 0.3).then_some(at))
         .collect();
     ensure!(absent.is_empty() || death.told.is_none(), "the page is not in the picture at {absent:.2?}");
-    tidy(&servers, None).await
+    tidy(&servers, None).await?;
+    nothing_is_left().await
 }
 
 /// A template of the user's, which joins the room by itself; a layout that is updated reaches it.
