@@ -225,8 +225,7 @@ impl DecoderThread<FrameQueue> {
 
 impl Decoded for AudioTrackBuffer {
     fn decode(thread: &DecoderThread<Self>, state: &mut DecoderState, at: MediaTime, _: bool, data: Bytes) {
-        // An empty packet means "nothing said"; to a decoder it would mean "lost".
-        if data.is_empty() || state.asked_at.is_some_and(|broke| at.ns_since(broke) < SOUND_REST_NS) {
+        if state.codec.says_nothing(&data) || state.asked_at.is_some_and(|broke| at.ns_since(broke) < SOUND_REST_NS) {
             return;
         }
         if state.decoder.is_none() {

@@ -17,7 +17,7 @@ pub fn ms(ms: u64) -> MediaTime {
 }
 
 /// What an encoder made of `raw`, buffer by buffer.
-fn encoded(caps: &str, chain: &str, raw: impl Iterator<Item = Vec<u8>>) -> Vec<(bool, Bytes)> {
+pub fn encoded(caps: &str, chain: &str, raw: impl Iterator<Item = Vec<u8>>) -> Vec<(bool, Bytes)> {
     gst::init().unwrap();
     let text = format!(
         "appsrc name=in format=time caps={caps} ! {chain} ! appsink name=out sync=false async=false max-buffers=0"
