@@ -92,6 +92,10 @@ impl BrowserProcess {
     }
 
     /// Waits for its exit. Cancel-safe.
+    ///
+    /// # Errors
+    ///
+    /// The system's; it counts as gone then.
     pub async fn wait(&mut self) -> io::Result<ExitStatus> {
         self.child.wait().await
     }

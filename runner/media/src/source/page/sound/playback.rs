@@ -10,8 +10,9 @@ use pulseaudio::protocol::SampleFormat;
 
 use super::mix::{RATE, SoundMix};
 
-/// What is asked for ahead of the position that is heard, and the smallest piece, sample frames: 20 and 10 ms.
+/// What is asked for ahead of the position that is heard, sample frames: 20 ms.
 pub const TARGET_FRAMES: i64 = RATE / 50;
+/// The smallest piece that is asked for, sample frames: 10 ms.
 pub const REQUEST_FRAMES: i64 = RATE / 100;
 /// A stream whose samples have all come too late for so long is not starved but behind: it goes on from now.
 const MAX_BEHIND: i64 = 2 * RATE;
