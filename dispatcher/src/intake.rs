@@ -11,8 +11,9 @@ use livekit_token::{AccessToken, VideoGrants};
 use prost::Message;
 use spillway_bus::{Bid, Created, Handler, Incoming, Phase, Record, Ticket};
 use spillway_cost::Shape;
+use spillway_guard::Guard;
 use spillway_launchers::RunMode;
-use spillway_plan::{Destinations, EgressPlan, Output, OutputKind};
+use spillway_plan::{Destinations, EgressKind, EgressPlan, Output, OutputKind};
 use spillway_process::chain;
 use spillway_protocol::Secret;
 use spillway_protocol::code::{Code, RpcError};
@@ -141,6 +142,9 @@ impl StartRequest<'_> {
         let config = context.config();
         let plan = spillway_plan::plan(&self.start, &config.defaults)?;
         let destinations = spillway_plan::destinations(&self.start, &config.defaults.storage)?;
+        let guard = Guard::new(&config.guard);
+        admission::hosts::check(&self.start, &destinations, &guard)?;
+        admission::hosts::check_webhooks(&self.start, &guard).await?;
         self.check_destination(&plan).await?;
         let tenant = config.tenants.of(&plan.room_name);
         let load = spillway_cost::load(&plan);
@@ -247,6 +251,8 @@ impl StartRequest<'_> {
         let config = &*self.context.config();
         let given = |asked: &str, ours: &str| if asked.is_empty() { ours.to_owned() } else { asked.to_owned() };
         let token = match self.start.token.as_str() {
+            // It joins no room.
+            "" if plan.kind == EgressKind::Web => Secret::default(),
             "" => room_token(plan, config)?,
             theirs => Secret::new(theirs.to_owned()),
         };

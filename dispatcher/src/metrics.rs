@@ -39,6 +39,7 @@ const FAMILIES: &[(&str, &str, &str)] = &[
     ("spillway_target_open", "gauge", "1: the target is asked; 0: it is paused, draining or failing"),
     ("spillway_cost_dollars", "histogram", "Amount of each finished task"),
     ("spillway_billed_seconds_total", "counter", "Seconds billed for finished tasks"),
+    ("spillway_page_billed_seconds_total", "counter", "Of them, those of tasks that recorded a web page"),
     ("spillway_budget_dollars", "gauge", "Budget of the month by tenant"),
     ("spillway_spent_this_month_dollars", "gauge", "Finished tasks of this month by tenant with a budget"),
 ];

@@ -90,6 +90,9 @@ impl Target {
         if !kinds.is_empty() && !kinds.contains(&kind) {
             return Some(format!("takes no {}", kind.name()));
         }
+        if load.page && !self.launcher.takes_pages() {
+            return Some("has no image with a browser, which a web page needs".to_owned());
+        }
         match (takes_uploads, takes_local_files) {
             (false, _) if load.stored => Some("takes no uploads".to_owned()),
             (_, false) if load.is_local() => Some("takes no files without an upload".to_owned()),

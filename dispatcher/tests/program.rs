@@ -100,7 +100,7 @@ async fn a_price_is_told_beforehand_for_every_target() {
     let config = ground.config(EVERYWHERE);
     let request = ground.file(
         "request.yaml",
-        "room_composite: { room_name: r, layout: grid, file_outputs: [{ filepath: a.mp4, s3: { bucket: b } }] }",
+        "room_composite: { room_name: r, layout: grid, file_outputs: [{ filepath: a.mp4, s3: { access_key: k, secret: s, bucket: b } }] }",
     );
     let priced = |minutes: &str| {
         let priced = ground.run(&config, &["price", "--request", &request, "--minutes", minutes]);

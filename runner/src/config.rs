@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use spillway_bus::RedisConfig;
+use spillway_guard::{GuardRules, host_and_port};
 use spillway_ipc::MediaSettings;
 use spillway_plan::Limits;
 use spillway_process::LocalRoot;
@@ -47,8 +48,12 @@ pub struct Settings {
     pub local_root: Option<PathBuf>,
     /// The media program; `None`: as the environment says, else beside our own executable.
     pub media_program: Option<PathBuf>,
-    /// For the media process.
+    /// For the media process, without `guard`: see [`Settings::media_settings`].
     pub media: MediaSettings,
+    /// Template of room composites whose request names none; `None`: there is none.
+    pub template_base: Option<String>,
+    /// What requests may name beside public hosts. The default opens nothing.
+    pub guard: GuardRules,
     /// How long the media process may send no event before it is killed.
     pub hang_after_ms: u64,
     /// How long an egress may wait for its first media; 0: until the room ends.
@@ -70,6 +75,8 @@ impl Default for Settings {
             local_root: None,
             media_program: None,
             media: MediaSettings::default(),
+            template_base: None,
+            guard: GuardRules::default(),
             hang_after_ms: 10_000,
             start_timeout_ms: 0,
             drain_timeout_ms: 30_000,
@@ -93,6 +100,18 @@ impl Settings {
         }
     }
 
+    /// What the media process is told. `page`: what its browser opens, which may lie on the installation's own server of
+    /// templates.
+    pub fn media_settings(&self, page: Option<&Secret>) -> MediaSettings {
+        let mut guard = self.guard.clone();
+        let template = self.template_base.as_deref().and_then(host_and_port);
+        let page = page.and_then(|page| host_and_port(page.reveal()));
+        if let Some((host, port)) = template.filter(|template| page.as_ref() == Some(template)) {
+            guard.allow.push(format!("{host}:{port}"));
+        }
+        MediaSettings { guard, ..self.media.clone() }
+    }
+
     /// Where files of this machine lie.
     ///
     /// # Errors
@@ -110,5 +129,23 @@ mod tests {
     fn a_ticket_without_settings_means_the_defaults() {
         assert_eq!(serde_json::from_str::<Settings>(r#"{"of_a_newer_version": 1}"#).unwrap(), Settings::default());
         assert_eq!(Settings::default().rules(&Limits::default()).start_timeout, None);
+        let rules = GuardRules { allow: vec!["minio".to_owned()] };
+        let settings: Settings = serde_json::from_str(r#"{"guard": {"allow": ["minio"]}}"#).unwrap();
+        assert_eq!((&settings.guard, settings.media_settings(None).guard), (&rules, rules.clone()));
+    }
+
+    #[test]
+    fn a_page_reaches_the_server_of_the_installations_template() {
+        let settings: Settings = serde_json::from_str(r#"{"template_base": "http://10.0.0.5:8080/a"}"#).unwrap();
+        for (page, opened) in [
+            (Some("http://10.0.0.5:8080/a?token=t"), Some("10.0.0.5:8080")),
+            (Some("http://10.0.0.5/a"), None),
+            (Some("https://x"), None),
+            (None, None),
+        ] {
+            let page = page.map(|page| Secret::new(page.to_owned()));
+            let allow = settings.media_settings(page.as_ref()).guard.allow;
+            assert_eq!(allow.first().map(String::as_str), opened, "{page:?}");
+        }
     }
 }

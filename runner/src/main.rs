@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use clap::Parser;
+use spillway_guard::{AllowEntry, AllowEntryError, GuardRules};
 use spillway_plan::LimitRules;
 use spillway_process::telemetry;
 use spillway_protocol::Secret;
@@ -25,14 +26,14 @@ use tracing::error;
 /// For blocking calls that are left at the end: long enough for a removal on a slow disk, not for a disk that hangs.
 const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Records one egress of a LiveKit room, then exits.
+/// Records one egress of a LiveKit room or of a web page, then exits.
 ///
 /// A dispatcher starts it without arguments. By hand: `spillway-runner --request FILE` records what FILE asks for, shows
 /// progress on standard error and prints an EgressInfo as JSON on standard output. Ctrl-C finishes the file.
 #[derive(Debug, Parser)]
 #[command(name = "spillway-runner", version)]
 struct RunnerArgs {
-    /// JSON or YAML with one of room_composite, participant, track_composite, track, egress; "-" reads standard input.
+    /// JSON or YAML with one of room_composite, participant, track_composite, track, web, egress; "-" reads standard input.
     #[arg(long, value_name = "FILE")]
     request: Option<PathBuf>,
     /// Finishes the uploads of a recording whose task died; started by a dispatcher.
@@ -48,6 +49,10 @@ struct RunnerArgs {
     /// absolute ones are obeyed.
     #[arg(long, value_name = "FOLDER")]
     local_root: Option<PathBuf>,
+    /// Opens a host inside of this network to the request: an address, a network, a name, each with or without :PORT. May be
+    /// given several times.
+    #[arg(long, env = "SPILLWAY_ALLOW_HOST", value_name = "HOST", value_delimiter = ',', value_parser = allowed_host)]
+    allow_host: Vec<String>,
     /// Ends the recording after so many seconds.
     #[arg(long, value_name = "SECONDS")]
     max_duration: Option<u64>,
@@ -63,6 +68,11 @@ struct RunnerArgs {
     /// One JSON object a line instead of text.
     #[arg(long)]
     log_json: bool,
+}
+
+/// An entry for the guard, as the configuration of a dispatcher has it.
+fn allowed_host(text: &str) -> Result<String, AllowEntryError> {
+    text.parse::<AllowEntry>().map(|_| text.to_owned())
 }
 
 fn main() -> ExitCode {
@@ -121,12 +131,14 @@ fn run_request(arguments: RunnerArgs) -> anyhow::Result<ExitCode> {
     let settings = Settings {
         local_root: arguments.local_root,
         start_timeout_ms: arguments.start_timeout.map_or(0, |s| s * 1000),
+        guard: GuardRules { allow: arguments.allow_host },
         ..Settings::default()
     };
     let file = arguments.request.context("no request")?;
     let shot = oneshot::prepare(oneshot::read(&file)?, &access, limits)?;
     let program = arguments.media.map_or_else(media::program, Ok)?;
-    let info = run(serve::serve_request(shot, &settings, program, Arc::new(stores::DefaultStoreFactory::default())))?;
+    let stores = Arc::new(stores::DefaultStoreFactory::new(&settings.guard));
+    let info = run(serve::serve_request(shot, &settings, program, stores))?;
     let mut line = serde_json::to_string_pretty(&info).context("write the EgressInfo")?;
     line.push('\n');
     stdout().write_all(line.as_bytes()).context("write the EgressInfo")?;

@@ -11,7 +11,9 @@ use spillway_plan::{
     Defaults, Destinations, EgressPlan, LimitRules, PlanError, ReadError, StorageConfig, start_request,
 };
 use spillway_protocol::Secret;
+use spillway_protocol::livekit;
 use spillway_protocol::rpc::StartEgressRequest;
+use spillway_protocol::rpc::start_egress_request::EgressRequest;
 
 /// Longer than any recording; the token is only valid for its room.
 const TOKEN_TTL: Duration = Duration::from_secs(24 * 3600);
@@ -110,7 +112,8 @@ pub fn prepare(request: Value, access: &Access, limits: LimitRules) -> Result<On
     if start.egress_id.is_empty() {
         start.egress_id = new_id();
     }
-    if start.ws_url.is_empty() {
+    let joins_room = joins_room(&start);
+    if start.ws_url.is_empty() && joins_room {
         start.ws_url = access.ws_url.clone().ok_or(OneShotError::NoServer)?;
     }
     if start.token.is_empty()
@@ -119,13 +122,15 @@ pub fn prepare(request: Value, access: &Access, limits: LimitRules) -> Result<On
         start.token = token.reveal().clone();
     }
     let keys = access.api_key.as_deref().zip(access.api_secret.as_ref());
-    let defaults = Defaults { mints_tokens: keys.is_some(), limits, ..Defaults::default() };
-    if start.token.is_empty() && keys.is_none() {
+    // Whoever starts this program gives it its identity.
+    let storage = StorageConfig { own_buckets: vec!["*".to_owned()], ..StorageConfig::default() };
+    let defaults = Defaults { mints_tokens: keys.is_some(), limits, storage, ..Defaults::default() };
+    if joins_room && start.token.is_empty() && keys.is_none() {
         return Err(OneShotError::NoKeys);
     }
     let plan = spillway_plan::plan(&start, &defaults)?;
-    let destinations = spillway_plan::destinations(&start, &StorageConfig::default())?;
-    if let (true, Some((key, secret))) = (start.token.is_empty(), keys) {
+    let destinations = spillway_plan::destinations(&start, &defaults.storage)?;
+    if let (true, Some((key, secret))) = (joins_room && start.token.is_empty(), keys) {
         start.token = room_token(key, secret, &plan).map_err(OneShotError::Token)?;
     }
     Ok(OneShot {
@@ -135,6 +140,16 @@ pub fn prepare(request: Value, access: &Access, limits: LimitRules) -> Result<On
         destinations,
         start,
     })
+}
+
+/// A web page needs neither a server nor a key.
+fn joins_room(start: &StartEgressRequest) -> bool {
+    use livekit::start_egress_request::Source;
+    match &start.request {
+        Some(EgressRequest::Web(_)) => false,
+        Some(EgressRequest::Egress(request)) => !matches!(request.source, Some(Source::Web(_))),
+        _ => true,
+    }
 }
 
 /// As livekit/egress joins: hidden, as a recorder, under the egress id (UpdateLayout finds it by that).
@@ -195,6 +210,22 @@ mod tests {
             assert_eq!(shot.plan.source, Source::Track { track_id: "TR_1".to_owned() });
             assert!(shot.plan.egress_id.starts_with("EG_") && shot.plan.egress_id.len() == 15);
         }
+    }
+
+    #[test]
+    fn a_web_page_needs_neither_a_server_nor_a_key() {
+        let web = json!({"web": {"url": "https://x/?key=canary", "file_outputs": [{"filepath": "a.mp4"}]}});
+        let output = json!([{"file": {"filepath": "a.mp4"}}]);
+        let second = json!({"egress": {"web": {"url": "https://x/?key=canary"}, "outputs": output.clone()}});
+        for request in [web, second] {
+            let shot = prepare(request, &Access::default(), LimitRules::default()).unwrap();
+            assert_eq!((shot.plan.kind, shot.token.reveal().as_str()), (EgressKind::Web, ""));
+            assert!(!format!("{shot:?}").contains("canary"), "{shot:?}");
+        }
+        let template =
+            json!({"egress": {"room_name": "r", "template": {"custom_base_url": "https://x"}, "outputs": output}});
+        let refused = prepare(template, &Access::default(), LimitRules::default());
+        assert!(matches!(refused, Err(OneShotError::NoServer)), "{refused:?}");
     }
 
     #[test]

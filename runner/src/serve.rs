@@ -10,6 +10,7 @@ use prost::Message;
 use spillway_bus::{
     Bus, ClaimToken, Heartbeats, IoClient, RedisConfig, Registry, Ticket, TicketKey, Tickets, UploadStates,
 };
+use spillway_guard::GuardRules;
 use spillway_ipc::migration::{MigrationSignal, MigrationSignals};
 use spillway_plan::{Destinations, EgressPlan};
 use spillway_process::Clock;
@@ -71,7 +72,8 @@ pub async fn serve_task(
             info!("the ticket is taken or has expired");
             return Ok(ServeOutcome::NotOurs);
         };
-        serve_ticket(&bus, &tickets, names, ticket, task, Arc::new(stores::DefaultStoreFactory::default())).await
+        let stores = stores::DefaultStoreFactory::new(&guard_of(&ticket.runner));
+        serve_ticket(&bus, &tickets, names, ticket, task, Arc::new(stores)).await
     }
     .instrument(span)
     .await
@@ -255,13 +257,24 @@ fn destinations_of(ticket: &Ticket) -> anyhow::Result<Vec<Destinations>> {
 
 /// Settings of a dispatcher of another version that cannot be read are no reason to lose a recording.
 fn settings_of(ticket: &Ticket) -> Settings {
-    if ticket.runner.is_null() {
-        return Settings::default();
+    let settings = match &ticket.runner {
+        serde_json::Value::Null => Settings::default(),
+        given => serde_json::from_value(given.clone()).unwrap_or_else(|error| {
+            warn!(%error, "runner settings in the ticket not understood, defaults taken");
+            Settings::default()
+        }),
+    };
+    Settings { guard: guard_of(&ticket.runner), ..settings }
+}
+
+/// What the request may name, by the settings in a ticket. A dispatcher writes it always, if only that nothing is open; one
+/// that does not is of a version without a guard, whose configured stores are not marked as such: while it is replaced its
+/// recordings go on as they began.
+fn guard_of(settings: &serde_json::Value) -> GuardRules {
+    match settings.get("guard") {
+        Some(given) => serde_json::from_value(given.clone()).unwrap_or_default(),
+        None => GuardRules::unrestricted(),
     }
-    serde_json::from_value(ticket.runner.clone()).unwrap_or_else(|error| {
-        warn!(%error, "runner settings in the ticket not understood, defaults taken");
-        Settings::default()
-    })
 }
 
 /// A plan that cannot be read has none; that is an error later, when the egress is ours.
@@ -280,6 +293,15 @@ fn streams_of(ticket: &Ticket, plan: &EgressPlan) -> anyhow::Result<Vec<Secret>>
     Ok(spillway_plan::stream_urls(&start)?)
 }
 
+/// Its secrets are in the request and in the ticket, not in the plan.
+fn page_url_of(ticket: &Ticket, plan: &EgressPlan, settings: &Settings) -> anyhow::Result<Option<Secret>> {
+    let Some(page) = plan.page() else { return Ok(None) };
+    let start =
+        StartEgressRequest::decode(ticket.request.reveal().as_slice()).context("read the request in the ticket")?;
+    let base = settings.template_base.as_deref();
+    Ok(Some(spillway_plan::page_url(&start, page.kind, base, (&ticket.ws_url, &ticket.token))?))
+}
+
 fn job_of(
     ticket: &Ticket,
     settings: &Settings,
@@ -287,11 +309,13 @@ fn job_of(
     clock: &Clock,
 ) -> anyhow::Result<SessionJob> {
     let plan: EgressPlan = serde_json::from_str(ticket.plan_json.reveal()).context("read the plan in the ticket")?;
+    let page_url = page_url_of(ticket, &plan, settings)?;
     Ok(SessionJob {
         streams: streams_of(ticket, &plan)?,
         ws_url: ticket.ws_url.clone(),
         token: ticket.token.clone(),
-        media: settings.media.clone(),
+        media: settings.media_settings(page_url.as_ref()),
+        page_url,
         program: settings.media_program.clone().map_or_else(media::program, Ok)?,
         root: settings.root().context("find the working directory")?,
         rules: settings.rules(&plan.limits),
@@ -343,10 +367,16 @@ pub async fn serve_request(
     let ledger = EgressLedger::accept(&shot.start, clock.unix_ns());
     let reporter = Reporter::new(ledger, Duration::from_secs(5), clock.clone());
     let (inbox, events) = mpsc::channel(INBOX_CAPACITY);
+    let base = settings.template_base.as_deref();
+    let page = shot.plan.page();
+    let page_url = page
+        .map(|page| spillway_plan::page_url(&shot.start, page.kind, base, (&shot.ws_url, &shot.token)))
+        .transpose()?;
     let job = SessionJob {
         rules: settings.rules(&shot.plan.limits),
         root: settings.root().context("find the working directory")?,
-        media: settings.media.clone(),
+        media: settings.media_settings(page_url.as_ref()),
+        page_url,
         streams: spillway_plan::stream_urls(&shot.start)?,
         plan: shot.plan,
         ws_url: shot.ws_url,
@@ -373,4 +403,23 @@ pub async fn serve_request(
     .instrument(span)
     .await;
     Ok(reporter.info())
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn settings_without_a_guard_are_of_a_dispatcher_that_knows_none() {
+        for older in [json!(null), json!({}), json!({ "media": {} })] {
+            assert_eq!(guard_of(&older), GuardRules::unrestricted(), "{older}");
+        }
+        for closed in [json!({ "guard": {} }), json!({ "guard": { "allow": [] } }), json!({ "guard": "unreadable" })] {
+            assert_eq!(guard_of(&closed), GuardRules::default(), "{closed}");
+        }
+        let open = json!({ "guard": { "allow": ["minio"] }, "of_a_newer_version": 1 });
+        assert_eq!(guard_of(&open).allow, ["minio"]);
+    }
 }

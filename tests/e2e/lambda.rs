@@ -19,6 +19,7 @@ use spillway_tests::clouds::{CloudSetup, Vendor};
 use spillway_tests::egress::{Egress, nanos};
 use spillway_tests::every_output::TestRoom;
 use spillway_tests::grants;
+use spillway_tests::guard::loopback_yaml;
 use spillway_tests::process::eventually;
 use spillway_tests::servers::bucket::TestBucket;
 use spillway_tests::servers::{DispatcherProcess, TestServers, built};
@@ -120,10 +121,11 @@ impl LambdaScenario {
             "region": REGION, "cluster": "egress", "task_definition": "egress", "subnets": ["subnet-1"],
             "endpoint": cloud.web.url() } });
         let config = format!(
-            "redis: {{ address: \"{}\" }}\nws_url: {}\ncores: 100\nstack: night\n\
+            "redis: {{ address: \"{}\" }}\nws_url: {}\n{}cores: 100\nstack: night\n\
              runner: {{ checkpoint: {CHECKPOINT}s, spool_dir: \"{}\" }}\ntargets: [{target}]\n",
             servers.redis_address,
             servers.api.ws_url(),
+            loopback_yaml(),
             spool.display(),
         );
         let secrets = [

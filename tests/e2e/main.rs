@@ -23,9 +23,12 @@ mod srt;
 mod websocket;
 mod relays;
 mod kinds;
+mod web;
 mod limits;
 mod edges;
 mod mistakes;
+mod guard;
+mod page_guard;
 mod faults;
 mod uploads;
 mod clouds;
@@ -36,11 +39,18 @@ mod image;
 mod foreign;
 mod applications;
 mod networks;
+mod template;
 mod analyser_selftest;
+
+use std::process::ExitCode;
 
 use libtest_mimic::{Arguments, Trial};
 
-fn main() {
+fn main() -> ExitCode {
+    // Started again inside of a network namespace.
+    if let Some(code) = page_guard::inside() {
+        return code;
+    }
     let mut arguments = Arguments::from_args();
     let places = arguments.test_threads.unwrap_or(harness::PLACES);
     harness::set_places(places);
@@ -61,12 +71,16 @@ fn main() {
         websocket::cases(),
         relays::cases(),
         kinds::cases(),
+        web::cases(),
         limits::cases(),
         mistakes::cases(),
+        guard::cases(),
+        page_guard::cases(),
         edges::cases(),
         foreign::cases(),
         applications::cases(),
         networks::cases(),
+        template::cases(),
         faults::cases(),
         uploads::cases(),
         clouds::cases(),
@@ -86,5 +100,5 @@ fn main() {
     if !orphans.is_empty() && !conclusion.has_failed() {
         std::process::exit(101);
     }
-    conclusion.exit();
+    conclusion.exit()
 }

@@ -17,6 +17,7 @@ use spillway_tests::clouds::web::{HttpReply, HttpServer};
 use spillway_tests::clouds::{CloudSetup, Vendor};
 use spillway_tests::egress::Egress;
 use spillway_tests::every_output::TestRoom;
+use spillway_tests::guard::loopback_yaml;
 use spillway_tests::process::eventually;
 use spillway_tests::servers::bucket::TestBucket;
 use spillway_tests::servers::{TestServers, built};
@@ -59,9 +60,10 @@ async fn another_hears() -> Result<()> {
         "project": "p-1", "location": "europe-west1", "endpoint": cloud.web.url(), "token": "stage-token",
         "jobs": [{ "name": "egress-1", "cpu_milli": 1000, "memory_mib": 512, "disk_gib": 0 }] } });
     let config = format!(
-        "{}cores: 100\nstack: stage\nticket_key: \"{KEY}\"\n\
+        "{}{}cores: 100\nstack: stage\nticket_key: \"{KEY}\"\n\
          runner: {{ checkpoint: 2s }}\npush: {{ audience: \"{AUDIENCE}\", service_account: {ACCOUNT}, keys: \"{}\" }}\ntargets: [{target}]\n",
         servers.connections(),
+        loopback_yaml(),
         issuer.keys(),
     );
     let owner = servers.dispatcher_from("owner", &config).await?;

@@ -22,8 +22,8 @@ async fn on_cloud_run(setup: CloudSetup) -> LauncherUnderTest<Location, CloudRun
         project: "p-1".to_owned(),
         location: "europe-west1".to_owned(),
         jobs: vec![
-            SizedJob { name: "egress-2".to_owned(), cpu_milli: 2000, memory_mib: 4096, disk_gib: 0 },
-            SizedJob { name: "egress-1".to_owned(), cpu_milli: 1000, memory_mib: 512, disk_gib: 0 },
+            SizedJob { name: "egress-2".to_owned(), cpu_milli: 2000, memory_mib: 4096, disk_gib: 0, page: false },
+            SizedJob { name: "egress-1".to_owned(), cpu_milli: 1000, memory_mib: 512, disk_gib: 0, page: false },
         ],
         list_delay: Duration::from_millis(600),
         endpoint: Some(cloud.web.url()),
@@ -154,7 +154,7 @@ async fn a_job_that_is_not_ours_is_not_run() {
     let options = CloudRunOptions {
         project: "p-1".to_owned(),
         location: "europe-west1".to_owned(),
-        jobs: vec![SizedJob { name: "payroll".to_owned(), cpu_milli: 1000, memory_mib: 512, disk_gib: 0 }],
+        jobs: vec![SizedJob { name: "payroll".to_owned(), cpu_milli: 1000, memory_mib: 512, disk_gib: 0, page: false }],
         endpoint: Some(cloud.web.url()),
         token: Some(Secret::new("stage-token".to_owned())),
         ..CloudRunOptions::default()

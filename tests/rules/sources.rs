@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 pub const SHIPPED: &[&str] = &[
     "infra/protocol",
     "infra/process",
+    "infra/guard",
     "infra/model",
     "infra/plan",
     "infra/cost",

@@ -44,6 +44,34 @@ pub fn npm_file(path: &str) -> Result<PathBuf> {
     Ok(file)
 }
 
+/// What the set-up has built of `runner/template`: the folders `site`, which a runner serves, `pages` and `tests`.
+///
+/// # Errors
+///
+/// When nothing is built, or of other sources than those beside these tests.
+pub fn built_template() -> Result<PathBuf> {
+    let built = cache().join("template");
+    let whole = built.join("built");
+    ensure!(whole.is_file(), "nothing at {}: `cargo verify` builds the template", whole.display());
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("../runner/template");
+    are_the_same(&source, &built.join("source"))?;
+    Ok(built)
+}
+
+fn are_the_same(source: &Path, copy: &Path) -> Result<()> {
+    for entry in fs::read_dir(source).with_context(|| format!("read {}", source.display()))? {
+        let entry = entry.with_context(|| format!("read {}", source.display()))?;
+        let (ours, copy) = (entry.path(), copy.join(entry.file_name()));
+        if !ours.is_dir() {
+            let same = fs::read(&copy).is_ok_and(|copy| fs::read(&ours).is_ok_and(|ours| ours == copy));
+            ensure!(same, "{} has changed since the template was built: `cargo verify` builds it", ours.display());
+        } else if entry.file_name() != "node_modules" && entry.file_name() != "dist" {
+            are_the_same(&ours, &copy)?;
+        }
+    }
+    Ok(())
+}
+
 /// Archive (`docker save`) of the runner's image: the one that `cargo verify` built from these sources, or the one that
 /// `SPILLWAY_RUNNER_IMAGE` names.
 ///

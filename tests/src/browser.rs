@@ -25,6 +25,13 @@ pub const HEADLESS: [&str; 7] = [
     "--enable-logging=stderr",
 ];
 
+/// Chromium slows timers of pages that it takes for hidden.
+pub(crate) const AWAKE: [&str; 3] = [
+    "--disable-background-timer-throttling",
+    "--disable-backgrounding-occluded-windows",
+    "--disable-renderer-backgrounding",
+];
+
 /// Playback of one file.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(default)]
@@ -128,27 +135,55 @@ pub(crate) async fn seen_by_page<T: DeserializeOwned>(
     arguments: &[&str],
     limit: Duration,
 ) -> Result<T> {
-    let browser = RunningBrowser { mark: new_mark("browser") };
-    let process = Process::start("chromium", Path::new("/usr/bin/chromium"), folder, &browser.mark, |command| {
-        command
-            .args(HEADLESS)
-            .args(arguments)
-            .arg(format!("--user-data-dir={}", folder.join("profile").display()))
-            .arg(address);
-    })?;
+    let page = OpenPage::open(folder, address, arguments)?;
     let seen = eventually("the browser has seen everything", limit, || async {
-        let log = std::fs::read(&process.log).unwrap_or_default();
+        let log = std::fs::read(&page.process.log).unwrap_or_default();
         let log = String::from_utf8_lossy(&log).into_owned();
         let told = log.split_once("SEEN ").and_then(|(_, rest)| rest.split_once(" END"));
         Ok(told.map(|(told, _)| told.to_owned()))
     });
-    let seen = seen.await.with_context(|| process.tail())?;
+    let seen = seen.await.with_context(|| page.tail())?;
     serde_json::from_slice(&STANDARD.decode(seen)?).context("understand the page")
 }
 
-/// A browser is many processes.
-struct RunningBrowser {
-    mark: String,
+/// A page in a browser of its own, until this is dropped.
+pub struct OpenPage {
+    process: Process,
+    // After the process above, which is one of them.
+    _browser: RunningBrowser,
+}
+
+impl OpenPage {
+    /// Opens it; the browser's log and its profile (`profile`) lie in `folder`.
+    pub fn open(folder: &Path, address: &str, arguments: &[&str]) -> Result<Self> {
+        let browser = RunningBrowser::new("browser");
+        let process = Process::start("chromium", Path::new("/usr/bin/chromium"), folder, &browser.mark, |command| {
+            command
+                .args(HEADLESS)
+                .args(arguments)
+                .arg(format!("--user-data-dir={}", folder.join("profile").display()))
+                .arg(address);
+        })?;
+        Ok(Self { process, _browser: browser })
+    }
+
+    /// The end of the browser's log.
+    pub fn tail(&self) -> String {
+        self.process.tail()
+    }
+}
+
+/// A browser is many processes; all of them end with this value.
+pub(crate) struct RunningBrowser {
+    /// Of all of them.
+    pub(crate) mark: String,
+}
+
+impl RunningBrowser {
+    /// With a mark of its own; nothing is started.
+    pub(crate) fn new(what: &str) -> Self {
+        Self { mark: new_mark(what) }
+    }
 }
 
 impl Drop for RunningBrowser {

@@ -30,7 +30,9 @@ impl Egress {
         let answered_in = asked.elapsed();
         ensure!(info["status"] == "EGRESS_STARTING", "{method} answered {info}");
         ensure!(info["error"] == "", "{method} answered with an error: {info}");
-        ensure!(info["room_name"] == request["room_name"], "{method} answered for another room: {info}");
+        // A web page has no room.
+        let room = request["room_name"].as_str().unwrap_or_default();
+        ensure!(info["room_name"] == room, "{method} answered for another room: {info}");
         let id = info["egress_id"].as_str().unwrap_or_default().to_owned();
         ensure!(id.starts_with("EG_"), "{method} answered without an id: {info}");
         Ok(Self { api: api.clone(), id, asked, answered_in })

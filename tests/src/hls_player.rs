@@ -7,17 +7,11 @@ use anyhow::{Context, Result, ensure};
 use serde::{Deserialize, Serialize};
 
 use crate::assets::npm_file;
-use crate::browser::seen_by_page;
+use crate::browser::{AWAKE, seen_by_page};
 use crate::servers::file_server::FileServer;
 
 const PAGE: &str = include_str!("../assets/hls.html");
 
-/// Chromium slows timers of pages that it takes for hidden.
-const AWAKE: [&str; 3] = [
-    "--disable-background-timer-throttling",
-    "--disable-backgrounding-occluded-windows",
-    "--disable-renderer-backgrounding",
-];
 /// For the browser to start and to load its page, on a busy machine.
 const PAGE_TIMEOUT: Duration = Duration::from_secs(40);
 /// A viewer notices more: the player waits for media, or the machine has no time for it.

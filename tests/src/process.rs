@@ -134,21 +134,34 @@ pub fn marked(mark: &str) -> Vec<(i32, String)> {
 /// Pid and command line of living processes with this variable in their environment.
 pub fn marked_as(name: &str, value: &str) -> Vec<(i32, String)> {
     let wanted = format!("{name}={value}");
+    let has_it = |pid: i32| {
+        let environment = std::fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
+        environment.split(|byte| *byte == 0).any(|variable| variable == wanted.as_bytes())
+    };
+    running().into_iter().filter(|(pid, _)| has_it(*pid)).collect()
+}
+
+/// Pid and command line of this process and of every living one that it or its children have started.
+pub fn below(root: i32) -> Vec<(i32, String)> {
+    let parent = |pid: i32| -> Option<i32> {
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+        // After the name, which may have anything in it: state, parent.
+        stat.rsplit_once(')')?.1.split_whitespace().nth(1)?.parse().ok()
+    };
+    let is_below = |pid: i32| std::iter::successors(Some(pid), |pid| parent(*pid)).any(|pid| pid == root);
+    running().into_iter().filter(|(pid, _)| is_below(*pid)).collect()
+}
+
+/// Pid and command line of every living process.
+pub fn running() -> Vec<(i32, String)> {
     let Ok(entries) = std::fs::read_dir("/proc") else { return Vec::new() };
-    entries
-        .flatten()
-        .filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok())
-        .filter(|pid| {
-            let environment = std::fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
-            environment.split(|byte| *byte == 0).any(|variable| variable == wanted.as_bytes())
-        })
-        .map(|pid| {
-            let command = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-            (pid, String::from_utf8_lossy(&command).replace('\0', " ").trim().to_owned())
-        })
-        // A zombie has no command line and does no harm.
-        .filter(|(_, command)| !command.is_empty())
-        .collect()
+    let pids = entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
+    let command = |pid: i32| {
+        let command = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        (pid, String::from_utf8_lossy(&command).replace('\0', " ").trim().to_owned())
+    };
+    // A zombie has no command line and does no harm.
+    pids.map(command).filter(|(_, command)| !command.is_empty()).collect()
 }
 
 /// Kills every process with this mark.

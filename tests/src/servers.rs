@@ -2,9 +2,12 @@
 //! configurations is kept when a test panics or `SPILLWAY_KEEP` is set.
 
 pub mod bucket;
+pub mod canaries;
+pub mod dns_server;
 pub mod fault_proxy;
 pub mod file_server;
 pub mod emulators;
+pub mod page_server;
 pub mod policy_proxy;
 mod ports;
 pub mod proxy;
@@ -23,6 +26,7 @@ use anyhow::{Context, Result, bail, ensure};
 use tempfile::TempDir;
 
 use crate::assets::cache;
+use crate::guard::loopback_yaml;
 use crate::process::{Process, kill_marked, marked, new_mark};
 use crate::twirp::{Api, get};
 
@@ -244,7 +248,7 @@ rtc:
     }
 
     /// Starts a dispatcher of this build and waits until it is ready. `extra` is appended to its YAML. It counts on a
-    /// hundred cores, so that many short recordings share this machine.
+    /// hundred cores, so that many short recordings share this machine, and lets requests name this machine's servers.
     pub async fn dispatcher(&self, name: &str, extra: &str) -> Result<DispatcherProcess> {
         let port = free_port()?;
         self.dispatcher_with(name, &self.dispatcher_config(port, extra), port).await
@@ -275,7 +279,7 @@ rtc:
     }
 
     fn dispatcher_config(&self, port: u16, extra: &str) -> String {
-        format!("{}health: \"127.0.0.1:{port}\"\ncores: 100\n{extra}\n", self.connections())
+        format!("{}{}health: \"127.0.0.1:{port}\"\ncores: 100\n{extra}\n", self.connections(), loopback_yaml())
     }
 
     async fn dispatcher_with(&self, name: &str, config: &str, health_port: u16) -> Result<DispatcherProcess> {

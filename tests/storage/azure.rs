@@ -8,6 +8,7 @@ use spillway_plan::destination::Azure;
 use spillway_plan::{Destination, Provider, Secret, Store};
 use spillway_storage::conformance::{self, StorageSubject};
 use spillway_storage::{Meta, Options, Part, Storage, StorageErrorKind, open};
+use spillway_tests::guard::loopback_guard;
 use spillway_tests::servers::bucket::SAS;
 use spillway_tests::servers::emulators::{AZURE_ACCOUNT, AZURE_KEY, Emulator};
 
@@ -32,6 +33,7 @@ impl Azurite {
             key: Secret::new(AZURE_KEY.into()),
             container: CONTAINER.into(),
             endpoint: format!("{}/{AZURE_ACCOUNT}", self.emulator.url()),
+            ..Azure::default()
         }
     }
 
@@ -47,7 +49,7 @@ impl Azurite {
 }
 
 async fn storage(azure: Azure) -> Arc<dyn Storage> {
-    let options = Options { stall_timeout: Duration::from_secs(10), ..Options::default() };
+    let options = Options { stall_timeout: Duration::from_secs(10), guard: loopback_guard(), ..Options::default() };
     let store = Store { provider: Provider::Azure(azure), prefix: String::new(), presign: false };
     open(&Destination::Store(Box::new(store)), &options).await.expect("opens")
 }

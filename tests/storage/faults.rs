@@ -9,6 +9,7 @@ use reqwest::Client;
 use spillway_plan::destination::{Azure, Gcs, S3};
 use spillway_plan::{Destination, Provider, Secret, Store};
 use spillway_storage::{Meta, Options, Part, Storage, StorageError, StorageErrorKind, open};
+use spillway_tests::guard::loopback_guard;
 use spillway_tests::servers::bucket::SAS;
 use spillway_tests::servers::emulators::{AZURE_ACCOUNT, AZURE_KEY, Emulator, KEY, SECRET};
 use spillway_tests::servers::fault_proxy::{ALL, FaultProxy, StoreFault};
@@ -41,6 +42,7 @@ async fn faulty_store(
         stall_timeout: Duration::from_millis(1500),
         min_bytes_per_second: 8 << 20,
         complete_timeout: Duration::from_secs(3),
+        guard: loopback_guard(),
         ..Options::default()
     };
     let store = Store { provider: provider(&fault_proxy.url()), prefix: String::new(), presign: false };
@@ -76,6 +78,7 @@ async fn azure(seed: u64) -> FaultyStore {
             key: Secret::new(AZURE_KEY.into()),
             container: BUCKET.into(),
             endpoint: format!("{url}/{AZURE_ACCOUNT}"),
+            ..Azure::default()
         })
     })
     .await

@@ -6,10 +6,11 @@ use async_trait::async_trait;
 use aws_lc_rs::signature::{RSA_PKCS1_2048_8192_SHA256, UnparsedPublicKey};
 use bytes::Bytes;
 use reqwest::{Client, Method};
-use spillway_plan::destination::{CredentialOrigin, Gcs, Proxy};
+use spillway_plan::destination::{DestinationOrigin, Gcs, Proxy};
 use spillway_plan::{Destination, Provider, Secret, Store};
 use spillway_storage::conformance::{self, StorageSubject};
 use spillway_storage::{Meta, Options, Storage, StorageError, StorageErrorKind, open};
+use spillway_tests::guard::loopback_guard;
 use spillway_tests::servers::bucket;
 use spillway_tests::servers::emulators::Emulator;
 use spillway_tests::servers::proxy::AuthProxy;
@@ -26,7 +27,7 @@ pub fn account() -> Secret {
 }
 
 async fn storage(gcs: Gcs) -> Arc<dyn Storage> {
-    let options = Options { stall_timeout: Duration::from_secs(10), ..Options::default() };
+    let options = Options { stall_timeout: Duration::from_secs(10), guard: loopback_guard(), ..Options::default() };
     let store = Store { provider: Provider::Gcs(gcs), prefix: String::new(), presign: false };
     open(&Destination::Store(Box::new(store)), &options).await.expect("opens")
 }
@@ -193,7 +194,7 @@ async fn listener() -> (String, Arc<AtomicUsize>) {
 }
 
 /// Everything a user, an operator or a log is told of what a store did with these credentials.
-async fn told(credentials: serde_json::Value, origin: CredentialOrigin) -> Vec<StorageError> {
+async fn told(credentials: serde_json::Value, origin: DestinationOrigin) -> Vec<StorageError> {
     let gcs = Gcs {
         credentials: secret(&credentials.to_string()),
         origin,
@@ -202,7 +203,8 @@ async fn told(credentials: serde_json::Value, origin: CredentialOrigin) -> Vec<S
         ..Gcs::default()
     };
     let store = Store { provider: Provider::Gcs(gcs), prefix: String::new(), presign: true };
-    let options = Options { attempts: 1, stall_timeout: Duration::from_secs(5), ..Options::default() };
+    let options =
+        Options { attempts: 1, stall_timeout: Duration::from_secs(5), guard: loopback_guard(), ..Options::default() };
     let store = match open(&Destination::Store(Box::new(store)), &options).await {
         Ok(store) => store,
         Err(error) => return vec![error],
@@ -251,7 +253,7 @@ async fn a_request_makes_googles_library_read_no_file_and_ask_no_url() {
     std::fs::write(&file, format!("{{\"{CANARY}\":\"{CANARY}\"}}")).expect("a file");
     let (url, request) = listener().await;
     for credentials in instructions(&file, &url) {
-        let errors = told(credentials.clone(), CredentialOrigin::default()).await;
+        let errors = told(credentials.clone(), DestinationOrigin::default()).await;
         let kind = credentials["type"].as_str().expect("a type");
         assert_eq!(errors.len(), 1, "not even opened: {errors:?}");
         assert_eq!(errors[0].kind, StorageErrorKind::Denied);
@@ -267,14 +269,14 @@ async fn a_request_makes_googles_library_read_no_file_and_ask_no_url() {
     }
     account["universe_domain"] = url.trim_start_matches("http://").into();
     account["credential_source"] = serde_json::json!({ "file": file });
-    let errors = told(account.clone(), CredentialOrigin::Request).await;
+    let errors = told(account.clone(), DestinationOrigin::Request).await;
     assert!(
         errors.iter().all(|error| error.kind == StorageErrorKind::Busy),
         "its own store is asked, and is not there: {errors:?}"
     );
     assert_silent(&errors, &account);
     account["private_key"] = CANARY.into();
-    let errors = told(account.clone(), CredentialOrigin::Request).await;
+    let errors = told(account.clone(), DestinationOrigin::Request).await;
     assert!(errors.iter().any(|error| error.kind == StorageErrorKind::Denied), "{errors:?}");
     assert_silent(&errors, &account);
     assert_eq!(request.load(Ordering::SeqCst), 0, "no connection was made");
@@ -288,7 +290,7 @@ async fn what_googles_library_has_read_is_not_repeated() {
     std::fs::write(&file, format!("{{\"{CANARY}\":\"{CANARY}\"}}")).expect("a file");
     let (url, request) = listener().await;
     for credentials in instructions(&file, &url) {
-        let errors = told(credentials.clone(), CredentialOrigin::Configuration).await;
+        let errors = told(credentials.clone(), DestinationOrigin::Configuration).await;
         assert!(!errors.is_empty());
         assert_silent(&errors, &credentials);
         let kind = credentials["type"].as_str().expect("a type");

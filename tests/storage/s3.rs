@@ -8,6 +8,7 @@ use spillway_plan::destination::{AliOss, AssumeRole, Proxy, S3};
 use spillway_plan::{Destination, Provider, Secret, Store};
 use spillway_storage::conformance::{self, StorageSubject};
 use spillway_storage::{Meta, Options, Storage, StorageErrorKind, open};
+use spillway_tests::guard::loopback_guard;
 use spillway_tests::servers::emulators::{Emulator, KEY, SECRET};
 use spillway_tests::servers::proxy::AuthProxy;
 
@@ -29,7 +30,7 @@ fn s3(endpoint: &str) -> S3 {
 }
 
 fn options() -> Options {
-    Options { stall_timeout: Duration::from_secs(10), ..Options::default() }
+    Options { stall_timeout: Duration::from_secs(10), guard: loopback_guard(), ..Options::default() }
 }
 
 async fn opened(provider: Provider, options: &Options) -> Arc<dyn Storage> {

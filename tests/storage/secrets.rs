@@ -8,6 +8,7 @@ use spillway_plan::destination::{AssumeRole, Proxy, S3};
 use spillway_plan::{Destination, Provider, Secret, Store};
 use spillway_process::telemetry;
 use spillway_storage::{Meta, Options, Part, open};
+use spillway_tests::guard::loopback_guard;
 use spillway_tests::servers::emulators::Emulator;
 use spillway_tests::servers::proxy::AuthProxy;
 use tracing_subscriber::layer::SubscriberExt;
@@ -67,9 +68,10 @@ async fn a_log_of_everything_holds_no_credential() {
         proxy: Some(through.clone()),
         ..S3::default()
     };
-    used(Provider::S3(Box::new(s3.clone())), &Options::default()).await;
+    let options = Options { guard: loopback_guard(), ..Options::default() };
+    used(Provider::S3(Box::new(s3.clone())), &options).await;
     let role = AssumeRole { arn: "arn:aws:iam::123456789012:role/egress".into(), external_id: canary() };
-    let options = Options { sts_endpoint: Some(moto.url()), ..Options::default() };
+    let options = Options { sts_endpoint: Some(moto.url()), ..options };
     used(Provider::S3(Box::new(S3 { assume_role: Some(role), proxy: None, ..s3 })), &options).await;
     tracing::trace!("the log is there");
 

@@ -1,7 +1,8 @@
 //! A StartEgress and the state of the dispatcher → a slot, a position in the queue, or a refusal. Pure, except for
-//! `destination`, which tries the disk.
+//! `destination`, which tries the disk, and `hosts`, which resolves the hosts of webhooks.
 
 pub mod destination;
+pub mod hosts;
 
 use spillway_protocol::code::{Code, RpcError};
 

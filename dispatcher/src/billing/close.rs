@@ -266,6 +266,9 @@ fn measure(context: &Context, entry: &Entry) {
     let labels = [("type", entry.kind.as_str()), ("target", entry.target.as_str())];
     context.metrics.observe("spillway_cost_dollars", &labels, entry.amount);
     context.metrics.count("spillway_billed_seconds_total", &labels, entry.seconds);
+    if entry.page {
+        context.metrics.count("spillway_page_billed_seconds_total", &labels, entry.seconds);
+    }
 }
 
 enum Presence {

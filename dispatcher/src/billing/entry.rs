@@ -44,6 +44,9 @@ pub struct Entry {
     /// Kind of egress.
     #[serde(rename = "type")]
     pub kind: String,
+    /// It was recorded from a web page. Lines of older versions have none.
+    #[serde(default)]
+    pub page: bool,
     /// Empty where there is only one tenant.
     pub tenant: String,
     /// Where it ran.
@@ -153,6 +156,7 @@ pub fn entry(
         currency: prices.currency.clone(),
         price_version: rate.map(|_| prices.version.clone()).unwrap_or_default(),
         outcome: end.outcome.clone(),
+        page: facts.load.page,
         room: facts.room,
         kind: facts.kind,
     }

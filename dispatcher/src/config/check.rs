@@ -5,6 +5,7 @@ use std::fmt::Write;
 use std::time::Duration;
 
 use serde_yaml_ng::Value;
+use spillway_plan::built_in_template;
 use spillway_protocol::requested::without_credentials;
 
 use super::duration::GoDuration;
@@ -22,7 +23,7 @@ pub fn report(config: &Config, file: &File) -> Result<String, serde_yaml_ng::Err
     let rows = keys::rows();
     let mut effective_yaml = shown(&effective(config, file), &rows)?;
     // A dozen empty keys of Redis would hide the two that are set.
-    for section in ["redis", "storage", "backup", "s3", "gcp", "azure", "alioss"] {
+    for section in ["redis", "guard", "storage", "backup", "s3", "gcp", "azure", "alioss"] {
         prune(&mut effective_yaml, section);
     }
     let mut text =
@@ -211,6 +212,13 @@ fn effective(config: &Config, file: &File) -> File {
             segment_output_max_size: Some(limits.segment_max_bytes.unwrap_or_default()),
             image_output_max_duration: duration(limits.image_max_duration_ns),
         }),
+        composite_engine: Some(config.defaults.pages.engine),
+        // Ours has no address that means anything elsewhere.
+        template_base: config.defaults.pages.template_base.clone().filter(|base| base != built_in_template::URL),
+        insecure: Some(file.insecure.unwrap_or_default()),
+        enable_chrome_sandbox: file.enable_chrome_sandbox,
+        chrome_flags: file.chrome_flags.clone(),
+        guard: file.guard.clone(),
         disallow_local_storage: Some(config.defaults.storage.disallow_local),
         storage: file.storage.clone(),
         backup: file.backup.clone(),
@@ -257,5 +265,9 @@ fn runner_defaults(file: &File) -> Runner {
         poster: given.poster.or(Some(false)),
         contact_sheet: given.contact_sheet.or(Some(false)),
         thumbnails: or(given.thumbnails, 0),
+        chromium: given.chromium.or(Some("/usr/lib/chromium/chromium".into())),
+        allow_webrtc: given.allow_webrtc.or(Some(false)),
+        page_proxy: given.page_proxy,
+        template_folder: given.template_folder.or(Some("/usr/share/spillway/template".into())),
     }
 }

@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use spillway_bus::RedisConfig;
-use spillway_plan::EgressKind;
+use spillway_plan::{CompositeEngine, EgressKind};
 use spillway_protocol::Secret;
 
 use super::duration::GoDuration;
@@ -49,6 +49,7 @@ section!(
     Used "32 bytes in base64 or hex that encrypt tickets in Redis; without it derived from `api_secret`. Env `SPILLWAY_TICKET_KEY`" ticket_key: Secret,
     Used "" runner: Runner,
     Used "" session_limits: SessionLimits,
+    Used "" guard: Guard,
     Used "a file without an upload is refused" disallow_local_storage: bool,
     Used "" latency: Latency,
     Used "" storage: Storage,
@@ -62,11 +63,12 @@ section!(
     Used "" s3_assume_role_secret: Secret,
     Used "role for requests without one" s3_assume_role_arn: String,
     Used "" s3_assume_role_external_id: Secret,
-    NotYet "page of room composites with a template" template_base: String,
-    NotYet "port of the built-in template" template_port: u16,
-    NotYet "Chromium accepts insecure content" insecure: bool,
-    NotYet "Chromium's own sandbox" enable_chrome_sandbox: bool,
-    NotYet "flags for Chromium" chrome_flags: serde_json::Value,
+    Used "`auto`: a room composite is a web page where it has `custom_base_url` or there is a `template_base`, else it is composed without one; `native`: never a page, `custom_base_url` is refused; `page`: always one, but for sound alone without a layout" composite_engine: CompositeEngine,
+    Used "template of room composites whose request brings none (`custom_base_url`): the address of a web page. Without it these have built-in layouts, composed or, with `composite_engine: page`, as a page of ours; livekit/egress' own address of its built-in template (`http://localhost:7980/`) means the same" template_base: String,
+    Used "port in that address" template_port: u16,
+    Used "the browser of a page does not guard origins and mixed content" insecure: bool,
+    Used "the browser's own sandbox; without it where the system allows one. `true`: without a sandbox nothing is recorded; `false`: none" enable_chrome_sandbox: bool,
+    Used "flags of Chromium by name: `true` or a value; `false` takes one of ours away. `enable-features` and `disable-features` are added to ours" chrome_flags: serde_json::Value,
     NotYet "minutes of segments and images that may wait for a storage" max_upload_queue: i64,
     Used "port of `/metrics` on every address; it is also served beside `/healthz`" prometheus_port: u16,
     NotYet "port of profiles and graphs" debug_handler_port: u16,
@@ -105,7 +107,7 @@ section!(
     Used "tasks there at once, of all dispatchers" max_tasks: u64,
     Used "with `burst`; without them a little below what the platform takes. Slower by itself when the platform complains" launches_per_second: f64,
     Used "launches at once after a pause" burst: u32,
-    Used "`room_composite`, `participant`, `track_composite`, `track`, `media`; without it all" kinds: Vec<EgressKind>,
+    Used "`room_composite`, `participant`, `track_composite`, `track`, `media`, `web`; without it all" kinds: Vec<EgressKind>,
     Used "`upload` and `disk`; without it both, in containers only `upload`" outputs: Vec<OutputName>,
     Used "for the price; without it the platform's first in the list" region: String,
     Used "`x86_64` or `arm64`, likewise" arch: String,
@@ -177,6 +179,10 @@ section!(
     Used "a picture of each recording beside it: `{name}.jpg`. This and the next two are made of decoded pictures: beside a picture that is copied they cost its decoding, and a single Track has none" poster: bool,
     Used "up to 16 pictures of the whole recording in one image: `{name}-contact.jpg`" contact_sheet: bool,
     Used "from one thumbnail for players to the next, 1 s or more; 0: none. `{name}-thumbnails.vtt` and its sprite sheets; in a long recording the time between two becomes longer" thumbnails: GoDuration,
+    Used "Chromium's program on the runner's machine, not a wrapper around it" chromium: PathBuf,
+    Used "web pages may send datagrams to any address: for a page that is a WebRTC client itself. Templates always may" allow_webrtc: bool,
+    Used "HTTP proxy of the network through which pages reach public hosts, where there is no other way: `http://user:password@host:port`" page_proxy: Secret,
+    Used "files of the built-in template on the runner's machine" template_folder: PathBuf,
 });
 
 section!(
@@ -188,6 +194,13 @@ section!(
     Used "longest recording with segments; 0: no limit" segment_output_max_duration: GoDuration,
     Used "bytes in the segments of one output; 0: no limit" segment_output_max_size: u64,
     Used "longest recording with images; 0: no limit" image_output_max_duration: GoDuration,
+});
+
+section!(
+    /// `guard`: what requests may name.
+    Guard {
+    Used "hosts inside of this network that requests may name in storage endpoints, proxies, webhooks and URLs of streams and pages, and pages may reach: addresses, networks, names, `*.` before a domain, each with `:port` or for all ports; `*`: everything. Without it only public addresses. What this file names is not held against it" allow: Vec<String>,
+    Used "buckets (of Azure `account/container`) beside those of this file that the runner's own identity writes to when a request brings no credentials; `*`: all" own_buckets: Vec<String>,
 });
 
 section!(

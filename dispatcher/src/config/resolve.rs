@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use spillway_bus::TicketKey;
 use spillway_cost::{PriceError, PriceList};
+use spillway_guard::{AllowEntry, GuardRules};
 use spillway_plan::{Defaults, LimitRules, SheetRules};
 use spillway_process::chain;
 
@@ -15,7 +16,7 @@ use super::duration::GoDuration;
 use super::error::ConfigError;
 use super::keys::{File, Push, Runner};
 use super::settings::{Config, Trust};
-use super::{stores, targets, tenants};
+use super::{pages, stores, targets, tenants};
 
 /// What the dispatcher works with.
 ///
@@ -55,6 +56,7 @@ pub fn resolve(file: &File) -> Result<Config, ConfigError> {
     let logging = file.logging.clone().unwrap_or_default();
     let level = logging.level.or(file.log_level);
     let local_root = file.local_root.clone().or_else(|| file.local_directory.clone());
+    let guard = guard(file)?;
     Ok(Config {
         defaults: Defaults {
             mints_tokens: !api_key.is_empty(),
@@ -62,6 +64,7 @@ pub fn resolve(file: &File) -> Result<Config, ConfigError> {
             storage: stores::resolve(file)?,
             limits: limits(file),
             sheets: sheets(file)?,
+            pages: pages::rules(file)?,
         },
         redis,
         api_key,
@@ -85,7 +88,8 @@ pub fn resolve(file: &File) -> Result<Config, ConfigError> {
         health: health(file)?,
         push: push(file)?,
         drain: file.drain.map_or(usual.drain, |duration| duration.0),
-        runner: runner(file, local_root.clone())?,
+        runner: runner(file, local_root.clone(), &guard)?,
+        guard,
         local_root,
         log_level: level.map_or(usual.log_level, |level| level.as_str().to_owned()),
         log_json: logging.json.unwrap_or_default(),
@@ -174,6 +178,18 @@ fn sheets(file: &File) -> Result<SheetRules, ConfigError> {
     })
 }
 
+/// What requests may name, checked here: a runner passes over an entry that it does not understand.
+fn guard(file: &File) -> Result<GuardRules, ConfigError> {
+    let allow = file.guard.as_ref().and_then(|guard| guard.allow.clone()).unwrap_or_default();
+    for text in &allow {
+        text.parse::<AllowEntry>().map_err(|error| ConfigError::Value {
+            key: "guard.allow",
+            message: format!("{text:?} is no entry, {error}"),
+        })?;
+    }
+    Ok(GuardRules { allow })
+}
+
 /// The text of a PEM file: the runner may be on another machine.
 fn stream_ca(path: PathBuf) -> Result<String, ConfigError> {
     const CERTIFICATE: &str = "-----BEGIN CERTIFICATE-----";
@@ -187,8 +203,9 @@ fn stream_ca(path: PathBuf) -> Result<String, ConfigError> {
     }
 }
 
-/// The runner's section under the names the runner reads; what is not set, the runner fills in itself.
-fn runner(file: &File, local_root: Option<PathBuf>) -> Result<serde_json::Value, ConfigError> {
+/// The runner's section under the names the runner reads; what is not set, the runner fills in itself. The guard's rules are
+/// always there: without them a runner takes this dispatcher for one that knows no guard.
+fn runner(file: &File, local_root: Option<PathBuf>, guard: &GuardRules) -> Result<serde_json::Value, ConfigError> {
     let Runner {
         start_timeout,
         hang_after,
@@ -215,10 +232,16 @@ fn runner(file: &File, local_root: Option<PathBuf>) -> Result<serde_json::Value,
         poster: _,
         contact_sheet: _,
         thumbnails: _,
+        // Of pages: `pages`.
+        chromium: _,
+        allow_webrtc: _,
+        page_proxy: _,
+        template_folder: _,
     } = file.runner.clone().unwrap_or_default();
     let reorder = reorder.or(file.latency.as_ref().and_then(|latency| latency.jitter_buffer_latency));
     let mut media = serde_json::Map::new();
     let mut all = serde_json::Map::new();
+    all.insert("guard".to_owned(), serde_json::json!({ "allow": guard.allow }));
     let put = |map: &mut serde_json::Map<String, serde_json::Value>, key: &str, value: Option<serde_json::Value>| {
         if let Some(value) = value {
             map.insert(key.to_owned(), value);
@@ -240,7 +263,12 @@ fn runner(file: &File, local_root: Option<PathBuf>) -> Result<serde_json::Value,
     if !streams.is_empty() {
         media.insert("streams".to_owned(), streams.into());
     }
+    let page = pages::settings(file)?;
+    if !page.is_empty() {
+        media.insert("page".to_owned(), page.into());
+    }
     put(&mut all, "local_root", text(local_root));
+    put(&mut all, "template_base", pages::rules(file)?.template_base.map(Into::into));
     put(&mut all, "start_timeout_ms", millis(start_timeout));
     put(&mut all, "hang_after_ms", millis(hang_after));
     put(&mut all, "drain_timeout_ms", millis(drain_timeout));

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer};
-use spillway_plan::EgressKind;
+use spillway_plan::{CompositeEngine, EgressKind};
 use spillway_protocol::Secret;
 
 use super::duration::GoDuration;
@@ -59,7 +59,7 @@ macro_rules! leaf {
 leaf! {
     String => "text", PathBuf => "path", bool => "true/false", u16 => "number", u32 => "number", u64 => "number",
     i64 => "number", f64 => "number", Affinity => "number", Cores => "number", ServerUrl => "URL", Level => "word",
-    LauncherName => "word", CapacityName => "word", OverBudgetName => "word", TenantByName => "word",
+    CompositeEngine => "word", LauncherName => "word", CapacityName => "word", OverBudgetName => "word", TenantByName => "word",
     Vec<EgressKind> => "list", Vec<OutputName> => "list", GoDuration => "duration", Vec<String> => "list",
     std::net::SocketAddr => "address", BTreeMap<String, String> => "map", serde_json::Value => "map",
 }

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use spillway_bus::RedisConfig;
 use spillway_cost::PriceList;
+use spillway_guard::GuardRules;
 use spillway_launchers::RunMode;
 use spillway_plan::Defaults;
 use spillway_protocol::Secret;
@@ -37,6 +38,8 @@ pub struct Config {
     pub ticket_key: Option<Secret>,
     /// What the plan of every request takes from the installation.
     pub defaults: Defaults,
+    /// Hosts that requests may name beside public ones.
+    pub guard: GuardRules,
     /// In order of preference; never empty.
     pub targets: Vec<TargetConfig>,
     /// How a room's name gives its tenant, and the tenants' caps, weights and budgets.
@@ -103,6 +106,7 @@ impl Default for Config {
             ws_url: String::new(),
             ticket_key: None,
             defaults: Defaults::default(),
+            guard: GuardRules::default(),
             targets: vec![TargetConfig::of("process", LauncherConfig::Process { program: None, log_dir: None })],
             tenants: Tenants::default(),
             max_tasks: None,

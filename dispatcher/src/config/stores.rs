@@ -4,7 +4,7 @@
 use std::path::Path;
 
 use spillway_plan::destination::{
-    AliOss, AssumeRole, Azure, CredentialOrigin, Gcs, Local, Provider, Proxy, S3, StorageConfig, Store,
+    AliOss, AssumeRole, Azure, DestinationOrigin, Gcs, Local, Provider, Proxy, S3, StorageConfig, Store,
 };
 use spillway_plan::uploads::check;
 use spillway_protocol::Secret;
@@ -30,6 +30,7 @@ pub fn resolve(file: &keys::File) -> Result<StorageConfig, ConfigError> {
         assume_role_key: given(&file.s3_assume_role_key),
         assume_role_secret: given(&file.s3_assume_role_secret),
         assume_role: arn.map(|arn| AssumeRole { arn, external_id: given(&file.s3_assume_role_external_id) }),
+        own_buckets: file.guard.as_ref().and_then(|guard| guard.own_buckets.clone()).unwrap_or_default(),
         disallow_local: file.disallow_local_storage.unwrap_or_default(),
     })
 }
@@ -93,6 +94,7 @@ fn s3(given: &keys::S3) -> Provider {
         assume_role: role.map(|arn| AssumeRole { arn, external_id: given.assume_role_external_id.unwrap_or_default() }),
         region: given.region.unwrap_or_default(),
         endpoint: given.endpoint.unwrap_or_default(),
+        origin: DestinationOrigin::Configuration,
         bucket: given.bucket.unwrap_or_default(),
         force_path_style: given.force_path_style.unwrap_or_default(),
         metadata: given.metadata.unwrap_or_default(),
@@ -106,7 +108,7 @@ fn gcp(given: &keys::Gcp) -> Provider {
     let given = given.clone();
     Provider::Gcs(Gcs {
         credentials: given.credentials_json.unwrap_or_default(),
-        origin: CredentialOrigin::Configuration,
+        origin: DestinationOrigin::Configuration,
         bucket: given.bucket.unwrap_or_default(),
         proxy: proxy(given.proxy_config, None),
         endpoint: given.endpoint.unwrap_or_default(),
@@ -120,6 +122,7 @@ fn azure(given: &keys::Azure) -> Provider {
         key: given.account_key.unwrap_or_default(),
         container: given.container_name.unwrap_or_default(),
         endpoint: given.endpoint.unwrap_or_default(),
+        origin: DestinationOrigin::Configuration,
     })
 }
 
@@ -130,6 +133,7 @@ fn alioss(given: &keys::AliOss) -> Provider {
         secret: given.secret.unwrap_or_default(),
         region: given.region.unwrap_or_default(),
         endpoint: given.endpoint.unwrap_or_default(),
+        origin: DestinationOrigin::Configuration,
         bucket: given.bucket.unwrap_or_default(),
     })
 }

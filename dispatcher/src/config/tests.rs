@@ -85,6 +85,13 @@ fn a_file_of_2022_is_still_understood() {
     .unwrap();
     assert_eq!((config.log_level.as_str(), config.redis.db), ("debug", 2));
     assert_eq!(config.health, Some("0.0.0.0:9090".parse().unwrap()));
+    assert_eq!(config.defaults.pages.template_base.as_deref(), Some("https://x"));
+    assert_eq!(
+        config.runner,
+        serde_json::json!({
+            "guard": { "allow": [] }, "template_base": "https://x", "media": { "page": { "insecure": true } }
+        })
+    );
     let storage = config.defaults.storage;
     let Some(Provider::S3(s3)) = storage.primary else { panic!("no S3: {storage:?}") };
     assert_eq!((s3.access_key.reveal().as_str(), s3.region.as_str(), s3.bucket.as_str()), ("a", "c", "d"));
@@ -115,7 +122,9 @@ fn a_file_of_today_is_understood() {
     assert_eq!((config.log_level.as_str(), config.log_json), ("warn", true));
     assert_eq!(config.defaults.limits.file_max_duration_ns, Some(5_400_000_000_000));
     assert_eq!(config.defaults.limits.file_max_bytes, Some(300_000));
-    assert_eq!(config.runner, serde_json::json!({ "media": { "reorder_ms": 1000 } }));
+    let page = serde_json::json!({ "flags": { "mute-audio": true } });
+    let runner = serde_json::json!({ "guard": { "allow": [] }, "media": { "reorder_ms": 1000, "page": page } });
+    assert_eq!(config.runner, runner);
     assert_eq!(config.defaults.storage.primary, None, "an empty section is no storage");
     assert_eq!(config.defaults.storage.prefix, "p");
 }
@@ -205,6 +214,7 @@ fn full() -> File {
         let value = match row.kind {
             "text" if row.key.ends_with(".tagging") => "a=canary".into(),
             "text" if row.key.ends_with(".proxy") || row.key.ends_with(".url") => "http://me:canary@host".into(),
+            "text" if row.key.ends_with(".page_proxy") || row.key == "template_base" => "http://me:canary@host".into(),
             "text" => "canary".into(),
             "path" => "/p".into(),
             "true/false" => true.into(),
@@ -216,6 +226,7 @@ fn full() -> File {
             "word" if row.key.ends_with("capacity") => "spot".into(),
             "word" if row.key.ends_with("over_budget") => "warn".into(),
             "word" if row.key == "tenants.by" => "room_prefix".into(),
+            "word" if row.key == "composite_engine" => "page".into(),
             "word" => "info".into(),
             "list" if row.key.ends_with("kinds") => serde_yaml_ng::Value::Sequence(vec!["track".into()]),
             "list" if row.key.ends_with("outputs") => serde_yaml_ng::Value::Sequence(vec!["disk".into()]),
@@ -266,7 +277,7 @@ fn every_key_of_the_reference_can_be_read_and_no_secret_is_printed() {
 #[test]
 fn a_check_says_what_holds_and_what_was_said_in_vain() {
     let file = read(
-        &format!("{MINIMAL}s3: {{bucket: b, secret: canary}}\ninsecure: true\ncluster_id: x\nqueue: 7\n"),
+        &format!("{MINIMAL}s3: {{bucket: b, secret: canary}}\ninsecure: true\nvideo_encoder_threads: 2\ncluster_id: x\nqueue: 7\n"),
         &|_| None,
     )
     .unwrap();
@@ -302,9 +313,22 @@ fn the_authorities_of_streams_travel_as_text_and_are_read_at_the_start() {
         Config::from_yaml(&format!("{MINIMAL}runner: {{stream_ca_file: {path}}}\n"))
     };
     let text = "# ours\n-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----\n";
-    assert_eq!(given(Some(text)).unwrap().runner, serde_json::json!({ "media": { "streams": { "ca": text } } }));
+    assert_eq!(given(Some(text)).unwrap().runner["media"], serde_json::json!({ "streams": { "ca": text } }));
     assert!(matches!(given(Some("nothing")), Err(ConfigError::Value { key: "runner.stream_ca_file", .. })));
     assert!(matches!(given(None), Err(ConfigError::File { .. })));
+}
+
+#[test]
+fn what_requests_may_name_is_checked_at_the_start_and_goes_to_the_runner() {
+    let given = |guard: &str| Config::from_yaml(&format!("{MINIMAL}{guard}"));
+    let closed = given("").unwrap();
+    assert_eq!((closed.guard.allow.len(), &closed.runner["guard"]), (0, &serde_json::json!({ "allow": [] })));
+    let open = given("guard:\n  allow: [10.0.0.0/8, \"minio:9000\"]\n  own_buckets: [team]\n").unwrap();
+    assert_eq!(open.runner["guard"], serde_json::json!({ "allow": ["10.0.0.0/8", "minio:9000"] }));
+    assert_eq!(open.guard.allow, ["10.0.0.0/8", "minio:9000"]);
+    assert_eq!(open.defaults.storage.own_buckets, ["team"]);
+    let refused = given("guard: {allow: [10.0.0.0/40]}\n").unwrap_err().to_string();
+    assert!(refused.contains("guard.allow") && refused.contains("10.0.0.0/40"), "{refused}");
 }
 
 #[test]
@@ -317,6 +341,56 @@ fn sheets_are_off_unless_they_are_asked_for() {
     assert_eq!(all, expected);
     let refused = sheets("runner: {thumbnails: 900ms}\n");
     assert!(matches!(refused, Err(ConfigError::Value { key: "runner.thumbnails", .. })), "{refused:?}");
+}
+
+#[test]
+fn pages_have_an_engine_a_template_and_a_browser() {
+    use spillway_plan::CompositeEngine::{Auto, Native, Page};
+    let of = |text: &str| Config::from_yaml(&format!("{MINIMAL}{text}"));
+    for (text, engine, base) in [
+        ("", Auto, None),
+        ("composite_engine: native\n", Native, None),
+        ("composite_engine: page\ntemplate_base: https://t/a?b=c\n", Page, Some("https://t/a?b=c")),
+        ("composite_engine: page\n", Page, Some(spillway_plan::built_in_template::URL)),
+        (
+            "composite_engine: page\ntemplate_base: http://localhost:7980/\n",
+            Page,
+            Some(spillway_plan::built_in_template::URL),
+        ),
+        ("template_base: http://localhost:7980/\n", Auto, None),
+        ("template_base: http://127.0.0.1:7981\ntemplate_port: 7981\n", Auto, None),
+        ("template_base: http://localhost:3000/\n", Auto, Some("http://localhost:3000/")),
+        ("template_base: ''\n", Auto, None),
+    ] {
+        let config = of(text).unwrap();
+        let pages = config.defaults.pages;
+        assert_eq!((pages.engine, pages.template_base.as_deref()), (engine, base), "{text}");
+        assert_eq!(config.runner.get("template_base").and_then(|base| base.as_str()), base, "{text}");
+    }
+    let all = of(
+        "insecure: false\nenable_chrome_sandbox: true\nchrome_flags: {--lang: de, scale: 1.5, kiosk: false, mute-audio: }\n\
+                  runner: {chromium: /opt/chromium, allow_webrtc: true, page_proxy: 'http://me:canary@proxy:3128', template_folder: /t}\n",
+    );
+    let page = serde_json::json!({
+        "chromium": "/opt/chromium", "sandbox": true, "insecure": false, "allow_webrtc": true,
+        "proxy": "http://me:canary@proxy:3128", "template_folder": "/t",
+        "flags": {"lang": "de", "scale": "1.5", "kiosk": false, "mute-audio": true}
+    });
+    assert_eq!(all.unwrap().runner, serde_json::json!({ "guard": { "allow": [] }, "media": { "page": page } }));
+    for (text, key, message) in [
+        ("template_base: x\n", "template_base", "no URL"),
+        ("template_base: ftp://x\n", "template_base", "http"),
+        ("template_base: https://x\ncomposite_engine: native\n", "template_base", "keep one of them"),
+        ("runner: {page_proxy: 'socks5://proxy'}\n", "runner.page_proxy", "3128"),
+        ("chrome_flags: [a]\n", "chrome_flags", "not a map"),
+        ("chrome_flags: {a b: true}\n", "chrome_flags", "no name"),
+        ("chrome_flags: {a: [b]}\n", "chrome_flags", "neither"),
+    ] {
+        let error = of(text).unwrap_err();
+        let is_named = matches!(&error, ConfigError::Value { key: named, .. } if *named == key);
+        assert!(is_named && error.to_string().contains(message), "{text} {error}");
+    }
+    assert!(of("composite_engine: webgl\n").is_err());
 }
 
 /// Regenerate with `SPILLWAY_WRITE_REFERENCE=1 cargo test --workspace config_md_carries`.

@@ -202,6 +202,8 @@ impl Launch {
             handover: self.context.handover.clone(),
             labels,
             shape: dispatch.shapes.get(target.name()).copied().unwrap_or(ours),
+            // Uploads need no browser.
+            page: dispatch.load.page && *run_mode == RunMode::Record,
             max_duration: dispatch.max_duration_s.map(Duration::from_secs),
         }
     }

@@ -125,7 +125,9 @@ impl LiveKit {
 
     /// As [`start_composite`](Self::start_composite), into a bucket.
     pub async fn start_stored(&self, id: &str) -> Result<EgressInfo, RpcError> {
-        self.start_with(id, Some(Upload::S3(S3Upload { bucket: "b".to_owned(), ..Default::default() }))).await
+        let (access_key, secret) = ("key".to_owned(), "secret".to_owned());
+        let upload = S3Upload { access_key, secret, bucket: "b".to_owned(), ..Default::default() };
+        self.start_with(id, Some(Upload::S3(upload))).await
     }
 
     async fn start_with(&self, id: &str, output: Option<Upload>) -> Result<EgressInfo, RpcError> {

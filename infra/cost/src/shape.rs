@@ -2,7 +2,7 @@
 //! machine of a platform for it ([`shape`]). Deliberately coarse: on a busy CPU a recording lags and does not lose frames.
 
 use serde::{Deserialize, Serialize};
-use spillway_plan::{AudioCodec, AudioPlan, EgressPlan, Output, VideoEncoding, VideoPlan};
+use spillway_plan::{AudioCodec, AudioPlan, EgressPlan, Output, PageKind, VideoEncoding, VideoPlan};
 
 /// Cores of a composition, measured with one to four tiles: 0.36 to 0.57 at 1280×720 and 30/s, 0.83 at 1920×1080. One part
 /// is for the tiles, one for the pixels of the canvas; the rest is a margin for slower cores than the measured ones.
@@ -11,6 +11,10 @@ const CORES_PER_720P30: f64 = 0.35;
 /// Of a composition's cores: decoding and composing without an encoder (measured: decoding is 38 %).
 const WITHOUT_ENCODER: f64 = 0.5;
 const PIXELS_PER_720P30: f64 = 1280.0 * 720.0 * 30.0;
+/// Cores of Chromium and its display at 1280×720 and 30/s: 0.22 measured for an animated page, 0.56 for a room of four that
+/// are all published in 720p. Half of it is for the page, half for the pixels.
+const WEB_PAGE: f64 = 0.30;
+const ROOM_PAGE: f64 = 0.70;
 const MIXED_SOUND: f64 = 0.08;
 /// Each output beside the first; measured 0.001 (HLS) to 0.027 (SRT) beside the encoder they share.
 const FURTHER_OUTPUT: f64 = 0.02;
@@ -23,6 +27,8 @@ const BASE_MIB: f64 = 192.0;
 /// encoded frames that wait while the CPU is busy elsewhere.
 const MIB_PER_MEGAPIXEL: f64 = 192.0;
 const BACKLOG_MIB: f64 = 256.0;
+/// Chromium, its display, and pictures that wait for the encoder (measured: 540 MiB); pages differ.
+const PAGE_MIB: f64 = 1024.0;
 
 /// Assumed bit rate of a published camera and microphone, bits per second.
 const PUBLISHED: f64 = 2_000_000.0;
@@ -63,6 +69,9 @@ pub struct Load {
     /// Of `files`, those that stay on the machine. Records of older versions do not have both kinds.
     #[serde(default)]
     pub local_files: u32,
+    /// A web page is recorded: the machine needs Chromium.
+    #[serde(default)]
+    pub page: bool,
 }
 
 impl Load {
@@ -89,6 +98,10 @@ pub fn load(plan: &EgressPlan) -> Load {
         {
             (WITHOUT_ENCODER * encoded(encoding), area(encoding), 0.0)
         }
+        // The display's pictures are encoded as they are.
+        Some(VideoPlan::Single(encoding)) if plan.page().is_some() => {
+            (CORES_PER_720P30 * rate(encoding), area(encoding), bits(encoding))
+        }
         Some(VideoPlan::Single(encoding)) => (0.7 * encoded(encoding), area(encoding), bits(encoding)),
         Some(VideoPlan::Composed { encoding, .. }) => (encoded(encoding), area(encoding), bits(encoding)),
     };
@@ -100,13 +113,20 @@ pub fn load(plan: &EgressPlan) -> Load {
         }
         Some(AudioPlan::Raw { .. }) => (MIXED_SOUND, RAW_SOUND),
     };
-    let backlog = if pixels > 0.0 { BACKLOG_MIB } else { 0.0 };
+    let page = plan.page().map(|page| page.kind);
+    let backlog = match page {
+        Some(_) => PAGE_MIB,
+        None if pixels > 0.0 => BACKLOG_MIB,
+        None => 0.0,
+    };
+    let picture = picture + page.map_or(0.0, |kind| chromium(kind, plan.picture.as_ref()));
     let received = if plan.picture.is_some() { PUBLISHED + PUBLISHED_SOUND } else { 3.0 * PUBLISHED_SOUND };
     let media = (video_bits + audio_bits) / 8.0;
     let mut load = Load {
         cores: ANY + picture + sound,
         memory_mib: BASE_MIB + backlog + MIB_PER_MEGAPIXEL * pixels / 1e6,
         received: received / 8.0,
+        page: page.is_some(),
         ..Load::default()
     };
     for output in &plan.outputs {
@@ -174,7 +194,25 @@ fn bits(encoding: &VideoEncoding) -> f64 {
 }
 
 fn encoded(encoding: &VideoEncoding) -> f64 {
-    COMPOSED + CORES_PER_720P30 * area(encoding) * f64::from(encoding.framerate) / PIXELS_PER_720P30
+    COMPOSED + CORES_PER_720P30 * rate(encoding)
+}
+
+/// Pixels a second, in those of 1280×720 at 30/s.
+fn rate(encoding: &VideoEncoding) -> f64 {
+    area(encoding) * f64::from(encoding.framerate) / PIXELS_PER_720P30
+}
+
+/// Cores of Chromium and its display. A page that is only heard is painted all the same.
+fn chromium(kind: PageKind, picture: Option<&VideoPlan>) -> f64 {
+    let pixels = match picture {
+        Some(VideoPlan::Single(encoding)) => rate(encoding),
+        _ => 1.0,
+    };
+    let page = match kind {
+        PageKind::Web => WEB_PAGE,
+        PageKind::Template => ROOM_PAGE,
+    };
+    page * (0.5 + 0.5 * pixels)
 }
 
 /// Factor on the cores, so that a recording that fell behind catches up.
@@ -450,6 +488,27 @@ pub(crate) mod tests {
         assert!(decoded.cores > load(&copied).cores && decoded.memory_mib > load(&copied).memory_mib);
         let beside = load(&EgressPlan { outputs: vec![file(true), image], ..copied.clone() });
         assert!((beside.cores - load(&copied).cores - 0.02 - 0.5 * 0.65).abs() < 1e-9, "{beside:?}");
+    }
+
+    #[test]
+    fn a_page_costs_a_browser_and_a_room_in_one_costs_more() {
+        let one = composed(1280, 720, 30, 3000);
+        let Some(VideoPlan::Composed { encoding, .. }) = one.picture.clone() else { panic!("{one:?}") };
+        let of = |kind, picture: Option<VideoPlan>| {
+            let source = Source::Page(PagePlan { kind, awaits_start: true });
+            load(&EgressPlan { source, picture, ..one.clone() })
+        };
+        let seen = || Some(VideoPlan::Single(encoding.clone()));
+        let (web, room, heard) = (of(PageKind::Web, seen()), of(PageKind::Template, seen()), of(PageKind::Web, None));
+        assert!(web.page && room.page && heard.page && !load(&one).page);
+        assert!((web.cores - (0.03 + 0.30 + 0.35 + 0.08)).abs() < 1e-9, "{web:?}");
+        assert!((room.cores - web.cores - 0.40).abs() < 1e-9, "{room:?}");
+        assert!((web.cores - heard.cores - 0.35).abs() < 1e-9, "{heard:?}");
+        assert!(web.memory_mib > 1024.0 && heard.memory_mib > 1024.0);
+        let shape_of = |load: &Load| shape_for(load, Platform::Fargate).unwrap().cpu_milli;
+        assert_eq!((shape_of(&web), shape_of(&room)), (1000, 2000));
+        let large = VideoEncoding { width: 1920, height: 1080, ..encoding.clone() };
+        assert!(of(PageKind::Web, Some(VideoPlan::Single(large))).cores > web.cores + 0.5);
     }
 
     #[test]

@@ -71,6 +71,7 @@ pub fn order(platform: Platform, name: &str, attempt: u32) -> LaunchOrder {
         handover: Secret::new(r#"{"ticket_key":"canary"}"#.to_owned()),
         labels: BTreeMap::from([("room".to_owned(), "Ünsere Küche / 1 <&>".to_owned())]),
         shape: min_shape(platform),
+        page: false,
         max_duration: None,
     }
 }

@@ -83,6 +83,11 @@ pub trait Launcher: Send + Sync + 'static {
         None
     }
 
+    /// A task can record a web page: its image has a browser, or the machine may have one.
+    fn takes_pages(&self) -> bool {
+        true
+    }
+
     /// True where runners share this process' machine, files and memory.
     fn is_this_machine(&self) -> bool {
         false
@@ -112,6 +117,8 @@ pub struct LaunchOrder {
     pub labels: BTreeMap<String, String>,
     /// The machine to be asked for, one that the platform sells.
     pub shape: Shape,
+    /// It records a web page: the image with a browser is needed.
+    pub page: bool,
     /// Limit after which the platform stops the task, where it can; longer than the recording's own limit and the time to
     /// finish it.
     pub max_duration: Option<Duration>,

@@ -191,4 +191,13 @@ mod tests {
         assert!(complaint(&spec("aci", json!({"subscription": "s"}))).contains("`resource_group` is missing"));
         assert_eq!(complaint(&spec("docker", json!({"image": "runner:1"}))), "none");
     }
+
+    #[cfg(feature = "docker")]
+    #[tokio::test]
+    async fn a_target_takes_pages_where_it_has_an_image_for_them() {
+        for (options, takes) in [(json!({"image": "i"}), false), (json!({"image": "i", "page_image": "p"}), true)] {
+            let launcher = open(&spec("docker", options), &Clock::host()).await.unwrap();
+            assert_eq!(launcher.takes_pages(), takes);
+        }
+    }
 }

@@ -107,6 +107,8 @@ pub struct S3 {
     pub region: String,
     /// Empty: AWS. The scheme may be missing.
     pub endpoint: String,
+    /// Who named endpoint and proxy.
+    pub origin: DestinationOrigin,
     /// Name.
     pub bucket: String,
     /// `endpoint/bucket/key` instead of `bucket.endpoint/key`.
@@ -137,8 +139,8 @@ pub struct Gcs {
     /// JSON of a service account, or of another kind of Google credentials where `origin` allows it; empty: application
     /// default credentials.
     pub credentials: Secret,
-    /// Where `credentials` come from. Missing in tickets of older dispatchers, where it means a request.
-    pub origin: CredentialOrigin,
+    /// Who gave `credentials` and named the proxy. Missing in tickets of older dispatchers, where it means a request.
+    pub origin: DestinationOrigin,
     /// Name.
     pub bucket: String,
     /// `None`: no proxy of the output's own.
@@ -159,6 +161,8 @@ pub struct Azure {
     pub container: String,
     /// Empty: `https://{account}.blob.core.windows.net`. For sovereign clouds and emulators. The scheme may be missing.
     pub endpoint: String,
+    /// Who named the endpoint.
+    pub origin: DestinationOrigin,
 }
 
 /// A bucket of Alibaba Cloud OSS.
@@ -173,6 +177,8 @@ pub struct AliOss {
     pub region: String,
     /// Required. The scheme may be missing.
     pub endpoint: String,
+    /// Who named the endpoint.
+    pub origin: DestinationOrigin,
     /// Name.
     pub bucket: String,
 }
@@ -197,11 +203,12 @@ pub struct Proxy {
     pub password: Secret,
 }
 
-/// Where a credential comes from. Several kinds of Google credentials are instructions (read this file, call this URL),
-/// which only the operator may give. The origin travels with the credential so that the runner refuses them too.
+/// Where a destination comes from. Its hosts may be inside of the installation's network, and several kinds of Google
+/// credentials are instructions (read this file, call this URL): both are the operator's to give. The origin travels with the
+/// destination so that the runner refuses them too.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum CredentialOrigin {
+pub enum DestinationOrigin {
     /// Configuration or environment of the installation.
     Configuration,
     /// A request, and any origin that this version does not know.
@@ -228,6 +235,9 @@ pub struct StorageConfig {
     pub assume_role_secret: Secret,
     /// For S3 uploads in requests without a role.
     pub assume_role: Option<AssumeRole>,
+    /// Buckets (of Azure `account/container`) beside those of `primary` and `backup` for which a request without credentials is
+    /// signed by the installation's own identity; `*`: all.
+    pub own_buckets: Vec<String>,
     /// An output without any store is refused instead of being written to the runner's disk.
     pub disallow_local: bool,
 }
@@ -251,10 +261,10 @@ mod tests {
     #[test]
     fn a_credential_of_which_nothing_is_said_came_with_a_request() {
         let origin = |text: &str| serde_json::from_str::<Gcs>(text).unwrap().origin;
-        assert_eq!(origin(r#"{"bucket":"b"}"#), CredentialOrigin::Request, "an older dispatcher's ticket");
-        assert_eq!(origin(r#"{"origin":"of a newer version"}"#), CredentialOrigin::Request);
-        let ours = Gcs { origin: CredentialOrigin::Configuration, ..Gcs::default() };
-        assert_eq!(origin(&serde_json::to_string(&ours).unwrap()), CredentialOrigin::Configuration);
+        assert_eq!(origin(r#"{"bucket":"b"}"#), DestinationOrigin::Request, "an older dispatcher's ticket");
+        assert_eq!(origin(r#"{"origin":"of a newer version"}"#), DestinationOrigin::Request);
+        let ours = Gcs { origin: DestinationOrigin::Configuration, ..Gcs::default() };
+        assert_eq!(origin(&serde_json::to_string(&ours).unwrap()), DestinationOrigin::Configuration);
     }
 
     #[test]

@@ -43,6 +43,9 @@ pub enum PlanError {
     #[error("S3 upload using AssumeRole is disabled for this account")]
     AssumeRoleDisabled,
 
+    /// The installation's own credentials would sign for something that is not its own.
+    #[error("{0} needs credentials in the request: the installation's own sign for its own buckets only")]
+    OwnIdentity(&'static str),
     /// A number beyond any sensible use.
     #[error("request has missing or invalid field: {field} ({asked} asked, at most {max})")]
     TooMuch {
@@ -63,6 +66,14 @@ pub enum PlanError {
         /// The list.
         possible: &'static str,
     },
+    /// A request with a template of its own, where none is allowed.
+    #[error("custom_base_url needs a web page, and this installation has composite_engine: native")]
+    NativeOnly,
+    /// Room composites are pages, and there is none for them.
+    #[error(
+        "room composites need a web page here (composite_engine: page), and neither custom_base_url nor template_base names one"
+    )]
+    NoTemplate,
     /// A feature of livekit/egress that this version does not have; the text is a subject with its verb.
     #[error("{0} not supported yet")]
     NotYet(&'static str),
@@ -72,9 +83,9 @@ impl PlanError {
     /// The psrpc code of the refusal.
     pub fn code(&self) -> Code {
         match self {
-            Self::NotRetrySafe => Code::FailedPrecondition,
+            Self::NotRetrySafe | Self::NoTemplate => Code::FailedPrecondition,
             Self::NotYet(_) => Code::Unimplemented,
-            Self::AssumeRoleDisabled => Code::PermissionDenied,
+            Self::AssumeRoleDisabled | Self::OwnIdentity(_) | Self::NativeOnly => Code::PermissionDenied,
             Self::Field(_)
             | Self::NoCommonCodec
             | Self::NoFileType

@@ -6,7 +6,7 @@ use url::Url;
 use crate::encoding::RequestedEncoding;
 use crate::error::PlanError;
 use crate::output_types::Container;
-use crate::types::{EgressKind, LayoutName, Mixing, Source};
+use crate::types::{EgressKind, Mixing, Source};
 use crate::uploads::RequestedUpload;
 
 /// A request of any kind.
@@ -17,7 +17,10 @@ pub(crate) struct RequestFields<'a> {
     pub(crate) source: Source,
     pub(crate) wants_sound: bool,
     pub(crate) wants_picture: bool,
-    pub(crate) layout: LayoutName,
+    /// As written; empty where there is none.
+    pub(crate) layout: &'a str,
+    /// `None`: no page can be meant.
+    pub(crate) page: Option<RequestedPage>,
     pub(crate) mixing: Mixing,
     pub(crate) encoding: RequestedEncoding<'a>,
     pub(crate) outputs: Outputs<'a>,
@@ -32,12 +35,46 @@ impl<'a> RequestFields<'a> {
             source,
             wants_sound: true,
             wants_picture: true,
-            layout: LayoutName::GRID,
+            layout: "",
+            page: None,
             mixing: Mixing::Both,
             encoding: RequestedEncoding::Nothing,
             outputs: Outputs::default(),
         }
     }
+}
+
+/// What a request says about the page that is recorded for it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum RequestedPage {
+    /// A page is asked for.
+    Web {
+        /// The recording begins when the page says so.
+        awaits_start: bool,
+    },
+    /// A room composite: a template may be.
+    Template {
+        /// The request brings one of its own.
+        own: bool,
+        /// It is heard only, and names no layout.
+        only_sound: bool,
+    },
+}
+
+impl RequestedPage {
+    /// Of a room composite with these fields.
+    pub(crate) fn template(custom_base_url: &str, layout: &str, audio_only: bool) -> Self {
+        Self::Template { own: !custom_base_url.is_empty(), only_sound: audio_only && layout.is_empty() }
+    }
+}
+
+/// Where the page of a request is, as it is written.
+#[derive(Clone, Copy)]
+pub(crate) struct PageAddress<'a> {
+    /// Empty: the request names none.
+    pub(crate) url: &'a str,
+    /// For the template.
+    pub(crate) layout: &'a str,
 }
 
 /// The outputs of a request.

@@ -41,7 +41,7 @@ impl NameFacts {
             Source::Tracks { audio, video } if plan.kind == EgressKind::Track => {
                 (String::new(), audio.as_ref().or(video.as_ref()).cloned().unwrap_or_default())
             }
-            Source::Room | Source::Tracks { .. } | Source::Media { .. } => Default::default(),
+            Source::Room | Source::Tracks { .. } | Source::Media { .. } | Source::Page(_) => Default::default(),
         };
         Self {
             kind: plan.kind,
@@ -66,7 +66,9 @@ impl NameFacts {
             "room_name" => known(&self.room_name),
             // The sid may be unknown for an egress that names its room; livekit/egress' value is then empty too.
             "room_id" if !self.room_name.is_empty() => Some(self.room_id.clone()),
-            "publisher_identity" if !matches!(self.kind, EgressKind::RoomComposite | EgressKind::Media) => {
+            "publisher_identity"
+                if !matches!(self.kind, EgressKind::RoomComposite | EgressKind::Media | EgressKind::Web) =>
+            {
                 known(&self.publisher_identity)
             }
             "track_id" => of_track(&self.track_id),
@@ -81,9 +83,11 @@ impl NameFacts {
     pub(crate) fn generated(&self, now: NaiveDateTime) -> String {
         let identifier = match self.kind {
             EgressKind::Track => &self.track_id,
-            EgressKind::RoomComposite | EgressKind::Participant | EgressKind::TrackComposite | EgressKind::Media => {
-                &self.room_name
-            }
+            EgressKind::RoomComposite
+            | EgressKind::Participant
+            | EgressKind::TrackComposite
+            | EgressKind::Media
+            | EgressKind::Web => &self.room_name,
         };
         let identifier = if identifier.is_empty() { "web" } else { identifier };
         match self.retry_count {

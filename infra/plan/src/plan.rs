@@ -10,6 +10,7 @@ use crate::error::PlanError;
 use crate::fields::RequestFields;
 use crate::output_types::{AudioCodec, Container, Output, OutputKind, SheetRules, SheetsPlan, StreamProtocol};
 use crate::outputs::{self, ChosenCodecs, asks_webm, choose_codecs};
+use crate::page::{self, PageRules};
 use crate::request;
 use crate::types::*;
 
@@ -26,6 +27,8 @@ pub struct Defaults {
     pub limits: LimitRules,
     /// What lies beside every recording with a picture.
     pub sheets: SheetRules,
+    /// Which room composites are web pages.
+    pub pages: PageRules,
 }
 
 /// Limits for each kind of output; `None`: no limit. Durations in nanoseconds, as in [`Limits`].
@@ -103,6 +106,7 @@ impl Default for Defaults {
             storage: StorageConfig::default(),
             limits: LimitRules::default(),
             sheets: SheetRules::default(),
+            pages: PageRules::default(),
         }
     }
 }
@@ -119,12 +123,16 @@ pub fn plan(start: &StartEgressRequest, defaults: &Defaults) -> Result<EgressPla
         return Err(PlanError::Field("egressID"));
     }
     let asked = request::read(start)?;
+    let page = page::plan_of(asked.page, &defaults.pages, asked.mixing)?;
+    // A template knows its own layouts.
+    let layout = if page.is_some() { LayoutName::GRID } else { LayoutName::parse(asked.layout)? };
     let encoding = Encoding::read(&asked.encoding)?;
     outputs::check_numbers(&asked.outputs)?;
     let mut outputs = outputs::read(&asked, start.retry_count, &defaults.storage)?;
 
     let room_name = if asked.room_name.is_empty() { &start.room_name } else { asked.room_name };
-    if start.token.is_empty() {
+    let joins_room = asked.kind != EgressKind::Web;
+    if joins_room && start.token.is_empty() {
         if !defaults.mints_tokens {
             return Err(PlanError::Field("token or api key/secret"));
         }
@@ -133,17 +141,17 @@ pub fn plan(start: &StartEgressRequest, defaults: &Defaults) -> Result<EgressPla
             return Err(PlanError::Field("room_name"));
         }
     }
-    if start.ws_url.is_empty() && !defaults.knows_server {
+    if joins_room && start.ws_url.is_empty() && !defaults.knows_server {
         return Err(PlanError::Field("ws_url"));
     }
 
-    let (picture, sound) = media(&asked, encoding, &mut outputs)?;
+    let (picture, sound) = media(&asked, (page.is_some(), layout), encoding, &mut outputs)?;
     Ok(EgressPlan {
         egress_id: start.egress_id.clone(),
         room_name: room_name.clone(),
         room_id: start.room_id.clone(),
         kind: asked.kind,
-        source: asked.source,
+        source: page.map_or(asked.source, Source::Page),
         sheets: defaults.sheets.of(picture.as_ref(), &outputs),
         picture,
         sound,
@@ -174,9 +182,10 @@ pub fn stream_urls(start: &StartEgressRequest) -> Result<Vec<Secret>, PlanError>
     Ok(ledger::stream_urls(request).into_iter().map(|url| Secret::new(url.to_owned())).collect())
 }
 
-/// Video and audio as they will be recorded. Sets the containers and codecs of files.
+/// Video and audio as they will be recorded, of a page or of tracks in this layout. Sets the containers and codecs of files.
 fn media(
     asked: &RequestFields,
+    (is_page, layout): (bool, LayoutName),
     encoding: Encoding,
     outputs: &mut [Output],
 ) -> Result<(Option<VideoPlan>, Option<AudioPlan>), PlanError> {
@@ -198,7 +207,8 @@ fn media(
     let mut chosen = choose_codecs(&types, &others, encoding.audio_codec, asked.wants_sound, asked.wants_picture)?;
     // Only our encoder puts keyframes where segments and streams need them, so one of these has it encode for all.
     let needs_encoder = others.iter().any(|kind| matches!(kind, OutputKind::Segments | OutputKind::Stream));
-    let is_encoded = asked.kind == EgressKind::RoomComposite || encoding.video_asked || needs_encoder;
+    let is_composite = asked.kind == EgressKind::RoomComposite;
+    let is_encoded = is_page || is_composite || encoding.video_asked || needs_encoder;
     let has_sound = asked.wants_sound && outputs.iter().any(|output| output.kind() != OutputKind::Images);
     let asked_codec = encoding.audio_codec.filter(|_| has_sound);
     // One that cannot be a WebM would have the picture encoded for all.
@@ -224,7 +234,7 @@ fn media(
     let sound = if has_sound { Some(mixed(&chosen, &encoding, asked.mixing)?) } else { None };
 
     let picture = asked.wants_picture.then_some(match asked.kind {
-        EgressKind::RoomComposite => VideoPlan::Composed { layout: asked.layout, encoding: encoding.video },
+        EgressKind::RoomComposite if !is_page => VideoPlan::Composed { layout, encoding: encoding.video },
         _ if is_encoded => VideoPlan::Single(encoding.video),
         _ => VideoPlan::CopiedIfPossible(encoding.video),
     });

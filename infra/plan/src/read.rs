@@ -28,7 +28,7 @@ pub enum ReadError {
     },
 }
 
-const KINDS: &str = "room_composite, participant, track_composite, track, egress";
+const KINDS: &str = "room_composite, participant, track_composite, track, web, egress";
 
 /// A StartEgress from an object with one request (`room_composite`, `participant` …) and, beside it, `egress_id`,
 /// `room_id`, `room_name`, `token` and `ws_url`. Both of protojson's spellings of every name are accepted.

@@ -1,5 +1,5 @@
 //! StartEgress requests of every kind under one set of names ([`RequestFields`]), with the mistakes that one field alone
-//! shows. Those of the first API are read here. How it is served is decided in `outputs` and `plan`.
+//! shows. Those of the first API are read here. How it is served is decided in `outputs`, `page` and `plan`.
 
 use livekit_protocol as livekit;
 use spillway_protocol::rpc::StartEgressRequest;
@@ -7,10 +7,10 @@ use spillway_protocol::rpc::start_egress_request::EgressRequest;
 
 use crate::encoding::RequestedEncoding;
 use crate::error::PlanError;
-use crate::fields::{File, Outputs, RequestFields, Uploaded, web_url};
+use crate::fields::{File, Outputs, PageAddress, RequestFields, RequestedPage, Uploaded, web_url};
 use crate::outputs::{container, copied_container};
 use crate::second_api;
-use crate::types::{EgressKind, LayoutName, Mixing, Source};
+use crate::types::{EgressKind, Mixing, Source};
 use crate::uploads::RequestedUpload;
 
 /// The deprecated single output of a request of the first API.
@@ -64,10 +64,7 @@ pub(crate) fn read(start: &StartEgressRequest) -> Result<RequestFields<'_>, Plan
         EgressRequest::Participant(request) => participant(request),
         EgressRequest::TrackComposite(request) => track_composite(request),
         EgressRequest::Track(request) => track(request),
-        EgressRequest::Web(request) => {
-            web_url(&request.url, "web url")?;
-            Err(PlanError::NotYet("web egress is"))
-        }
+        EgressRequest::Web(request) => web(request),
         EgressRequest::Egress(request) => second_api::read(request),
         EgressRequest::Replay(_) => Err(PlanError::NotYet("replay export is")),
     }
@@ -80,9 +77,6 @@ fn room_composite(request: &livekit::RoomCompositeEgressRequest) -> Result<Reque
     if request.audio_only && request.video_only {
         return Err(PlanError::Field("audio_only and video_only"));
     }
-    if !request.custom_base_url.is_empty() {
-        return Err(PlanError::NotYet("custom_base_url (templates of your own) is"));
-    }
     let mixing = match livekit::AudioMixing::try_from(request.audio_mixing) {
         Ok(livekit::AudioMixing::DefaultMixing) => Mixing::Both,
         Ok(livekit::AudioMixing::DualChannelAgent) => Mixing::AgentsLeft,
@@ -92,12 +86,51 @@ fn room_composite(request: &livekit::RoomCompositeEgressRequest) -> Result<Reque
     Ok(RequestFields {
         wants_sound: !request.video_only,
         wants_picture: !request.audio_only,
-        layout: LayoutName::parse(&request.layout)?,
+        layout: &request.layout,
+        page: Some(RequestedPage::template(&request.custom_base_url, &request.layout, request.audio_only)),
         mixing,
         encoding: encoding!(room_composite_egress_request, request),
         outputs: outputs!(request, single!(room_composite_egress_request, request))?,
         ..RequestFields::new(EgressKind::RoomComposite, &request.room_name, Source::Room)
     })
+}
+
+static NO_ROOM: String = String::new();
+
+fn web(request: &livekit::WebEgressRequest) -> Result<RequestFields<'_>, PlanError> {
+    web_url(&request.url, "web url")?;
+    if request.audio_only && request.video_only {
+        return Err(PlanError::Field("audio_only and video_only"));
+    }
+    let page = RequestedPage::Web { awaits_start: request.await_start_signal };
+    Ok(RequestFields {
+        wants_sound: !request.video_only,
+        wants_picture: !request.audio_only,
+        page: Some(page),
+        encoding: encoding!(web_egress_request, request),
+        outputs: outputs!(request, single!(web_egress_request, request))?,
+        // Replaced by the page.
+        ..RequestFields::new(EgressKind::Web, &NO_ROOM, Source::Room)
+    })
+}
+
+/// What a request says about where its page is. Fails where no page can be meant.
+pub(crate) fn page_address(start: &StartEgressRequest) -> Result<PageAddress<'_>, PlanError> {
+    use livekit::start_egress_request::Source as Requested;
+    match start.request.as_ref() {
+        Some(EgressRequest::RoomComposite(request)) => {
+            Ok(PageAddress { url: &request.custom_base_url, layout: &request.layout })
+        }
+        Some(EgressRequest::Web(request)) => Ok(PageAddress { url: &request.url, layout: "" }),
+        Some(EgressRequest::Egress(request)) => match &request.source {
+            Some(Requested::Template(template)) => {
+                Ok(PageAddress { url: &template.custom_base_url, layout: &template.layout })
+            }
+            Some(Requested::Web(web)) => Ok(PageAddress { url: &web.url, layout: "" }),
+            Some(Requested::Media(_)) | None => Err(PlanError::Field("source")),
+        },
+        _ => Err(PlanError::Field("request")),
+    }
 }
 
 fn participant(request: &livekit::ParticipantEgressRequest) -> Result<RequestFields<'_>, PlanError> {

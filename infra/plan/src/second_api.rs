@@ -15,11 +15,11 @@ use livekit_protocol::start_egress_request::{Encoding, Source as RequestedSource
 
 use crate::encoding::RequestedEncoding;
 use crate::error::{PlanError, at_most};
-use crate::fields::{File, Outputs, RequestFields, Uploaded, web_url};
+use crate::fields::{File, Outputs, RequestFields, RequestedPage, Uploaded, web_url};
 use crate::output_types::{HLS_MIME, RAW_AUDIO_MIME, StreamProtocol};
 use crate::outputs::{container, copied_container};
 use crate::stream_url;
-use crate::types::{AudioMatch, AudioRoute, EgressKind, LayoutName, MediaVideo, Mixing, Source, StereoSide};
+use crate::types::{AudioMatch, AudioRoute, EgressKind, MediaVideo, Mixing, Source, StereoSide};
 use crate::uploads::RequestedUpload;
 
 /// Every new audio track is compared with each of them.
@@ -38,11 +38,7 @@ pub(crate) fn read(request: &livekit::StartEgressRequest) -> Result<RequestField
     match &request.source {
         Some(RequestedSource::Media(media)) => self::media(request, media, encoding),
         Some(RequestedSource::Template(template)) => self::template(request, template, encoding),
-        Some(RequestedSource::Web(web)) => {
-            web_url(&web.url, "web url")?;
-            not_both(web.audio_only, web.video_only)?;
-            Err(PlanError::NotYet("web sources of StartEgress are"))
-        }
+        Some(RequestedSource::Web(web)) => self::web(request, web, encoding),
         None => Err(PlanError::Field("source")),
     }
 }
@@ -54,17 +50,14 @@ fn not_both(audio_only: bool, video_only: bool) -> Result<(), PlanError> {
 /// The same as a room composite, with its default mixing: the message has no field for another.
 fn template<'a>(
     request: &'a livekit::StartEgressRequest,
-    template: &livekit::TemplateSource,
+    template: &'a livekit::TemplateSource,
     encoding: RequestedEncoding<'a>,
 ) -> Result<RequestFields<'a>, PlanError> {
     if !template.custom_base_url.is_empty() {
         web_url(&template.custom_base_url, "template base url")?;
     }
     not_both(template.audio_only, template.video_only)?;
-    if !template.custom_base_url.is_empty() {
-        return Err(PlanError::NotYet("custom_base_url (templates of your own) is"));
-    }
-    let (layout, outputs) = (LayoutName::parse(&template.layout)?, outputs(request)?);
+    let outputs = outputs(request)?;
     let (wants_sound, mut wants_picture) = (!template.video_only, !template.audio_only);
     if outputs.websocket.is_some() {
         takes_raw_sound(&outputs, wants_sound)?;
@@ -73,10 +66,36 @@ fn template<'a>(
     Ok(RequestFields {
         wants_sound,
         wants_picture,
-        layout,
+        layout: &template.layout,
+        page: Some(RequestedPage::template(&template.custom_base_url, &template.layout, !wants_picture)),
         encoding,
         outputs,
         ..RequestFields::new(EgressKind::RoomComposite, &request.room_name, Source::Room)
+    })
+}
+
+/// A page of any kind; a room that the request names gives its name to files and nothing else.
+fn web<'a>(
+    request: &'a livekit::StartEgressRequest,
+    web: &livekit::WebSource,
+    encoding: RequestedEncoding<'a>,
+) -> Result<RequestFields<'a>, PlanError> {
+    web_url(&web.url, "web url")?;
+    not_both(web.audio_only, web.video_only)?;
+    let outputs = outputs(request)?;
+    let (wants_sound, mut wants_picture) = (!web.video_only, !web.audio_only);
+    if outputs.websocket.is_some() {
+        takes_raw_sound(&outputs, wants_sound)?;
+        wants_picture = false;
+    }
+    Ok(RequestFields {
+        wants_sound,
+        wants_picture,
+        page: Some(RequestedPage::Web { awaits_start: web.await_start_signal }),
+        encoding,
+        outputs,
+        // Replaced by the page.
+        ..RequestFields::new(EgressKind::Web, &request.room_name, Source::Room)
     })
 }
 

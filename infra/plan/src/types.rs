@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use crate::output_types::{
     AudioCodec, Container, FileOutput, ImagesOutput, Output, SheetsPlan, StreamProtocol, StreamsOutput,
 };
+use crate::page_types::PagePlan;
 
 /// All that the runner needs to know about one recording. Holds no secrets.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -18,7 +19,7 @@ pub struct EgressPlan {
     pub room_id: String,
     /// Type of the request.
     pub kind: EgressKind,
-    /// Tracks to record.
+    /// Tracks to record, or a page.
     pub source: Source,
     /// `None`: no video in any output.
     pub picture: Option<VideoPlan>,
@@ -65,6 +66,14 @@ impl EgressPlan {
         })
     }
 
+    /// The page that is recorded, if it is one.
+    pub fn page(&self) -> Option<PagePlan> {
+        match self.source {
+            Source::Page(page) => Some(page),
+            _ => None,
+        }
+    }
+
     /// Place and kind of the output whose streams go to servers.
     pub fn streams(&self) -> Option<(u32, StreamsOutput)> {
         (0..).zip(&self.outputs).find_map(|(place, output)| match output {
@@ -96,6 +105,8 @@ pub enum EgressKind {
     Track,
     /// A choice of video and audio in a room, of the second API.
     Media,
+    /// A web page.
+    Web,
 }
 
 impl EgressKind {
@@ -107,11 +118,12 @@ impl EgressKind {
             Self::TrackComposite => "track_composite",
             Self::Track => "track",
             Self::Media => "media",
+            Self::Web => "web",
         }
     }
 }
 
-/// Which tracks of the room are recorded.
+/// What is recorded: which tracks of the room, or a page.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Source {
@@ -146,6 +158,8 @@ pub enum Source {
         /// Audio that no route matches is heard too, on both channels.
         other_audio: bool,
     },
+    /// A web page; what it shows and plays is one picture and one sound.
+    Page(PagePlan),
 }
 
 /// The video of [`Source::Media`]; one track at a time.
@@ -203,7 +217,7 @@ pub enum VideoPlan {
     /// One source at a time, of which the request names no encoding. Copied when it is H264, or what a WebM takes and every
     /// file may be one ([`EgressPlan::container_follows_codec`]); else composed as one tile.
     CopiedIfPossible(VideoEncoding),
-    /// One source at a time, encoded because the request names size, rate or profile.
+    /// One source at a time, encoded because the request names size, rate or profile; or a page.
     Single(VideoEncoding),
     /// Many tiles on one canvas.
     Composed {

@@ -9,6 +9,7 @@ use url::Url;
 
 use crate::destination::*;
 use crate::error::PlanError;
+use crate::own_identity;
 
 /// Longest component a file system takes.
 pub(crate) const MAX_COMPONENT_BYTES: usize = 255;
@@ -49,6 +50,7 @@ uploads_of!(
 
 /// The destinations of an output with this upload: the upload, else the installation's storage, else the disk.
 pub(crate) fn destination(upload: Option<RequestedUpload>, config: &StorageConfig) -> Result<Destinations, PlanError> {
+    let is_asked = upload.is_some();
     let provider = match upload {
         Some(upload) => Some(asked(upload, config)?),
         None => config.primary.clone(),
@@ -61,6 +63,9 @@ pub(crate) fn destination(upload: Option<RequestedUpload>, config: &StorageConfi
         return Ok(Destinations { primary: Destination::Disk, backup: None });
     };
     check(&provider)?;
+    if is_asked {
+        own_identity::check(&provider, config)?;
+    }
     let primary = Store { provider, prefix: config.prefix.clone(), presign: config.presign };
     Ok(Destinations {
         primary: Destination::Store(Box::new(primary)),
@@ -74,7 +79,7 @@ fn asked(upload: RequestedUpload, config: &StorageConfig) -> Result<Provider, Pl
         RequestedUpload::S3(asked) => Provider::S3(Box::new(s3(asked, config)?)),
         RequestedUpload::Gcp(asked) => Provider::Gcs(Gcs {
             credentials: secret(&asked.credentials),
-            origin: CredentialOrigin::Request,
+            origin: DestinationOrigin::Request,
             bucket: asked.bucket.clone(),
             proxy: proxy(asked.proxy.as_ref()),
             endpoint: String::new(),
@@ -84,12 +89,14 @@ fn asked(upload: RequestedUpload, config: &StorageConfig) -> Result<Provider, Pl
             key: secret(&asked.account_key),
             container: asked.container_name.clone(),
             endpoint: String::new(),
+            origin: DestinationOrigin::Request,
         }),
         RequestedUpload::AliOss(asked) => Provider::AliOss(AliOss {
             access_key: secret(&asked.access_key),
             secret: secret(&asked.secret),
             region: asked.region.clone(),
             endpoint: asked.endpoint.clone(),
+            origin: DestinationOrigin::Request,
             bucket: asked.bucket.clone(),
         }),
     })
@@ -101,9 +108,10 @@ fn s3(asked: &livekit::S3Upload, config: &StorageConfig) -> Result<S3, PlanError
         AssumeRole { arn: asked.assume_role_arn.clone(), external_id: secret(&asked.assume_role_external_id) };
     let assume_role = if own_role.arn.is_empty() { config.assume_role.clone() } else { Some(own_role) };
     let (mut access_key, mut key_secret) = (secret(&asked.access_key), secret(&asked.secret));
-    if assume_role.is_some() && access_key.reveal().is_empty() {
+    // A key without its secret would be none: the identity of the process would take its place.
+    if assume_role.is_some() && (access_key.reveal().is_empty() || key_secret.reveal().is_empty()) {
         // Never with the identity of the process: a caller could then assume any role that trusts the installation.
-        if config.assume_role_key.reveal().is_empty() {
+        if config.assume_role_key.reveal().is_empty() || config.assume_role_secret.reveal().is_empty() {
             return Err(PlanError::AssumeRoleDisabled);
         }
         (access_key, key_secret) = (config.assume_role_key.clone(), config.assume_role_secret.clone());
@@ -115,6 +123,7 @@ fn s3(asked: &livekit::S3Upload, config: &StorageConfig) -> Result<S3, PlanError
         assume_role,
         region: asked.region.clone(),
         endpoint: asked.endpoint.clone(),
+        origin: DestinationOrigin::Request,
         bucket: asked.bucket.clone(),
         force_path_style: asked.force_path_style,
         metadata: asked.metadata.clone().into_iter().collect(),
@@ -254,9 +263,9 @@ fn google_credentials(gcs: &Gcs) -> Result<(), PlanError> {
     let kind = GOOGLE_KINDS.into_iter().find(|kind| field("type") == Some(kind));
     match (kind, gcs.origin) {
         (Some("service_account"), _) if field("client_email").is_some() && field("private_key").is_some() => Ok(()),
-        (Some("service_account"), _) | (None, CredentialOrigin::Configuration) => Err(PlanError::Field(FIELD)),
-        (Some(_), CredentialOrigin::Configuration) => Ok(()),
-        (asked, CredentialOrigin::Request) => Err(PlanError::Impossible {
+        (Some("service_account"), _) | (None, DestinationOrigin::Configuration) => Err(PlanError::Field(FIELD)),
+        (Some(_), DestinationOrigin::Configuration) => Ok(()),
+        (asked, DestinationOrigin::Request) => Err(PlanError::Impossible {
             field: FIELD,
             // Never the caller's text: it may be a secret in the wrong field.
             asked: format!("type {}", asked.unwrap_or("unknown")),
@@ -284,12 +293,17 @@ mod tests {
     }
 
     fn s3_upload() -> livekit::S3Upload {
-        livekit::S3Upload { bucket: "b".into(), ..Default::default() }
+        livekit::S3Upload {
+            access_key: "key".into(),
+            secret: "secret".into(),
+            bucket: "b".into(),
+            ..Default::default()
+        }
     }
 
     #[test]
     fn what_can_be_known_to_be_wrong_is_named() {
-        let none = StorageConfig::default();
+        let none = StorageConfig { own_buckets: vec!["*".into()], ..StorageConfig::default() };
         let s3 = |change: fn(&mut livekit::S3Upload)| {
             let mut upload = s3_upload();
             change(&mut upload);
@@ -380,7 +394,7 @@ mod tests {
         let ours = |credentials: &str| {
             check(&Provider::Gcs(Gcs {
                 credentials: Secret::new(credentials.into()),
-                origin: CredentialOrigin::Configuration,
+                origin: DestinationOrigin::Configuration,
                 bucket: "b".into(),
                 ..Gcs::default()
             }))
@@ -394,11 +408,13 @@ mod tests {
 
     #[test]
     fn a_role_without_a_key_needs_the_installations() {
-        let mut upload = s3_upload();
+        let mut upload = livekit::S3Upload { access_key: "key of nobody".into(), secret: String::new(), ..s3_upload() };
         upload.assume_role_arn = "arn:aws:iam::1:role/theirs".into();
         let mut config = StorageConfig::default();
         assert_eq!(destination(Some(RequestedUpload::S3(&upload)), &config), Err(PlanError::AssumeRoleDisabled));
         config.assume_role_key = Secret::new("ours".into());
+        assert_eq!(destination(Some(RequestedUpload::S3(&upload)), &config), Err(PlanError::AssumeRoleDisabled));
+        config.assume_role_secret = Secret::new("ours".into());
         config.assume_role = Some(AssumeRole { arn: "arn:ours".into(), external_id: Secret::default() });
         let made = |upload: &livekit::S3Upload, config: &StorageConfig| {
             let Provider::S3(s3) = store(destination(Some(RequestedUpload::S3(upload)), config)).provider else {
@@ -407,7 +423,7 @@ mod tests {
             (s3.access_key.reveal().clone(), s3.assume_role.map(|role| role.arn))
         };
         assert_eq!(made(&upload, &config), ("ours".into(), Some("arn:aws:iam::1:role/theirs".into())));
-        upload.access_key = "theirs".into();
+        (upload.access_key, upload.secret) = ("theirs".into(), "theirs".into());
         assert_eq!(made(&upload, &config).0, "theirs");
         upload.assume_role_arn.clear();
         assert_eq!(made(&upload, &config), ("theirs".into(), Some("arn:ours".into())));

@@ -370,7 +370,8 @@ fn the_plan_knows_whether_a_file_stays_on_this_machine() {
     };
     let uploaded = |bucket: &str| {
         let mut request = composite();
-        let s3 = livekit::S3Upload { bucket: bucket.into(), ..Default::default() };
+        let (access_key, secret) = ("key".into(), "secret".into());
+        let s3 = livekit::S3Upload { access_key, secret, bucket: bucket.into(), ..Default::default() };
         request.file_outputs[0].output = Some(livekit::encoded_file_output::Output::S3(s3));
         request
     };
@@ -385,41 +386,8 @@ fn the_plan_knows_whether_a_file_stays_on_this_machine() {
 
 #[test]
 fn what_is_not_there_yet_is_refused_by_name() {
-    for (request, name) in [
-        (EgressRequest::Web(livekit::WebEgressRequest { url: "https://x".into(), ..Default::default() }), "web egress"),
-        (
-            EgressRequest::Egress(livekit::StartEgressRequest {
-                source: Some(livekit::start_egress_request::Source::Template(livekit::TemplateSource {
-                    custom_base_url: "https://x".into(),
-                    ..Default::default()
-                })),
-                ..Default::default()
-            }),
-            "custom_base_url",
-        ),
-        (
-            EgressRequest::Egress(livekit::StartEgressRequest {
-                source: Some(livekit::start_egress_request::Source::Web(livekit::WebSource {
-                    url: "https://x".into(),
-                    ..Default::default()
-                })),
-                ..Default::default()
-            }),
-            "StartEgress",
-        ),
-        (EgressRequest::Replay(livekit::ExportReplayRequest::default()), "replay"),
-        (
-            EgressRequest::RoomComposite(livekit::RoomCompositeEgressRequest {
-                custom_base_url: "https://x".into(),
-                ..composite()
-            }),
-            "custom_base_url",
-        ),
-    ] {
-        let (code, message) = refused(request);
-        assert_eq!(code, Code::Unimplemented, "{message}");
-        assert!(message.contains(name) && message.ends_with("not supported yet"), "{message}");
-    }
+    let (code, message) = refused(EgressRequest::Replay(livekit::ExportReplayRequest::default()));
+    assert_eq!((code, message.as_str()), (Code::Unimplemented, "replay export is not supported yet"));
 }
 
 /// `CreateRoom.egress`, or the room's configuration in a token: what livekit-server 1.13.5 makes of it, as JSON. It fills in

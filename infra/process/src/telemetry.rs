@@ -37,9 +37,10 @@ pub fn inherited_format() -> LogFormat {
 }
 
 /// Libraries that fetch credentials: off at every level. Their warnings quote what they have read (a profile, the answer of
-/// a metadata service or of a URL); the error of the call that needed the credentials says why there are none.
+/// a metadata service or of a URL); the error of the call that needed the credentials says why there are none. And the one
+/// that talks to a browser: every message goes through its log, the URL with the room token among them.
 const CREDENTIAL_LIBRARIES: &[&str] =
-    &["aws_config", "aws_credential_types", "aws_runtime", "azure_identity", "google_cloud_auth"];
+    &["aws_config", "aws_credential_types", "aws_runtime", "azure_identity", "chromiumoxide", "google_cloud_auth"];
 
 /// Libraries that log whole requests, with the credentials in their headers: never below warn, whatever the filter says.
 const WARN_ONLY_LIBRARIES: &[&str] = &[

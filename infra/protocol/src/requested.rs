@@ -6,9 +6,12 @@
 //! `webhooks` stay complete: livekit-server reads its extra destinations from this copy, and `signing_key` is the name
 //! of a key, not a secret.
 
+mod urls;
+
 use livekit_protocol as livekit;
 use livekit_protocol::egress_info::Request as Shown;
 
+pub use self::urls::{page_url, webhook_urls};
 use crate::rpc::start_egress_request::EgressRequest;
 
 /// Macros, because the protocol declares the same four providers and the same outputs once in each message, as different
@@ -50,9 +53,9 @@ macro_rules! second_api {
     ($message:ident, $request:ident) => {
         match &mut $request.source {
             Some(livekit::$message::Source::Template(template)) => {
-                template.custom_base_url = without_credentials(&template.custom_base_url);
+                template.custom_base_url = shown_page(&template.custom_base_url);
             }
-            Some(livekit::$message::Source::Web(web)) => web.url = without_credentials(&web.url),
+            Some(livekit::$message::Source::Web(web)) => web.url = shown_page(&web.url),
             Some(livekit::$message::Source::Media(_)) | None => {}
         }
         $request.outputs.iter_mut().for_each(output);
@@ -64,13 +67,13 @@ macro_rules! second_api {
 pub fn redacted(request: &EgressRequest) -> Shown {
     match request.clone() {
         EgressRequest::RoomComposite(mut request) => {
-            request.custom_base_url = without_credentials(&request.custom_base_url);
+            request.custom_base_url = shown_page(&request.custom_base_url);
             lists!(request);
             single!(room_composite_egress_request, request);
             Shown::RoomComposite(request)
         }
         EgressRequest::Web(mut request) => {
-            request.url = without_credentials(&request.url);
+            request.url = shown_page(&request.url);
             lists!(request);
             single!(web_egress_request, request);
             Shown::Web(request)
@@ -133,6 +136,20 @@ pub fn stream_url(url: &str) -> String {
     match query {
         Some(query) => format!("{scheme}://{path}?{}{live}", query_values(query)),
         None => format!("{scheme}://{path}{live}"),
+    }
+}
+
+/// A page's URL without what may be secret in it: credentials, the values of its query, and its fragment, where single-page
+/// applications have a query of their own. livekit/egress shows it whole.
+fn shown_page(url: &str) -> String {
+    let (rest, fragment) = match url.split_once('#') {
+        Some((rest, fragment)) => (rest, if fragment.is_empty() { "#" } else { "#{...}" }),
+        None => (url, ""),
+    };
+    let shown = without_credentials(rest);
+    match shown.split_once('?') {
+        Some((page, query)) => format!("{page}?{}{fragment}", query_values(query)),
+        None => format!("{shown}{fragment}"),
     }
 }
 
@@ -359,7 +376,7 @@ mod tests {
 
     #[expect(deprecated, reason = "old SDKs still fill the single output")]
     fn requests() -> Vec<EgressRequest> {
-        let url = || format!("https://user:{CANARY}@page/");
+        let url = || format!("https://user:{CANARY}@page/?token={CANARY}&{CANARY}#/room?key={CANARY}");
         let direct =
             |output| EgressRequest::Track(livekit::TrackEgressRequest { output: Some(output), ..Default::default() });
         vec![
@@ -421,6 +438,19 @@ mod tests {
             let bytes = info.encode_to_vec();
             let shown = String::from_utf8_lossy(&bytes);
             assert!(!shown.contains(CANARY), "{shown}");
+        }
+    }
+
+    #[test]
+    fn a_page_is_shown_without_the_values_of_its_query() {
+        for (url, shown) in [
+            ("https://x/a", "https://x/a"),
+            ("https://x/a?b=c&d=&e", "https://x/a?b={...}&d={...}&{...}"),
+            ("https://u:p@x/#/room", "https://{...}@x/#{...}"),
+            ("https://x/?q#", "https://x/?{...}#"),
+            ("no url", "no url"),
+        ] {
+            assert_eq!(shown_page(url), shown);
         }
     }
 

@@ -21,6 +21,8 @@ pub enum StorageErrorKind {
     Busy,
     /// The store will never accept this call: a stale tag, a small part before the last one, a name that is too long.
     Invalid,
+    /// The installation does not let requests name this host.
+    Refused,
     /// The backend was left out of this build.
     NotBuilt,
     /// None of the above; not retried.

@@ -1,7 +1,7 @@
 //! Where recordings are stored: S3, Azure, GCS, AliOSS or a directory, behind one trait. Used by the runner only.
 //!
 //! `storage` is the trait with its values, `error` its errors, `options` the limits of a call; `open` makes a [`Storage`]
-//! of a destination of the plan; `s3`, `azure`, `gcs` and `disk` are the backends. With the cargo feature `testing`: `ram`, a
+//! of a destination of the plan; `s3`, `azure`, `gcs` and `disk` are the backends, `guarded` what they connect to. With the cargo feature `testing`: `ram`, a
 //! bucket in memory; `unreliable`, which injects faults; `conformance`, the suite that every backend has to pass.
 
 #![warn(missing_docs, clippy::missing_errors_doc)]
@@ -27,6 +27,8 @@ mod attempts;
 mod escape;
 #[cfg(any(feature = "s3", feature = "gcs"))]
 mod proxy;
+#[cfg(any(feature = "azure", feature = "gcs", feature = "s3"))]
+mod guarded;
 pub mod checksum;
 mod options;
 pub mod storage;

@@ -4,6 +4,8 @@
 
 use std::time::Duration;
 
+use spillway_guard::Guard;
+
 /// Limits of a single call. Outages that last longer than these are the caller's to wait for.
 #[derive(Clone, Debug)]
 pub struct Options {
@@ -25,6 +27,8 @@ pub struct Options {
     pub session_name: String,
     /// Endpoint of AWS STS, where roles are assumed; `None`: the region's own.
     pub sts_endpoint: Option<String>,
+    /// For endpoints and proxies that a request named. The default opens nothing that is not public.
+    pub guard: Guard,
 }
 
 impl Options {
@@ -46,6 +50,7 @@ impl Default for Options {
             complete_timeout: Duration::from_secs(120),
             session_name: "spillway".to_owned(),
             sts_endpoint: None,
+            guard: Guard::default(),
         }
     }
 }

@@ -2,9 +2,11 @@
 //! fields are ignored and missing ones take their default where one is declared, so that versions may differ by one. Times
 //! are Unix nanoseconds or nanoseconds of media, as each field says.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
+use spillway_guard::GuardRules;
 use spillway_plan::{Container, EgressPlan, Secret};
 
 use crate::FileId;
@@ -67,10 +69,14 @@ pub struct StartCommand {
     pub plan: EgressPlan,
     /// livekit-server's websocket URL.
     pub ws_url: String,
-    /// JWT for this room. With the URLs of streams the only secrets the media process holds.
+    /// JWT for this room. With the URLs of streams and of a page the only secrets the media process holds.
     pub token: Secret,
     /// From the configuration.
     pub settings: MediaSettings,
+    /// The page that is recorded, with its whole query: the room token is in it where the page joins a room. `None`: tracks of
+    /// a room are recorded.
+    #[serde(default)]
+    pub page_url: Option<Secret>,
     /// Streams that begin with the first media.
     #[serde(default)]
     pub streams: Vec<StreamStart>,
@@ -107,6 +113,10 @@ pub struct MediaSettings {
     pub fragment_ms: u64,
     /// How the servers of streams are authenticated.
     pub streams: StreamSettings,
+    /// For the browser of a page.
+    pub page: PageSettings,
+    /// What URLs of streams and pages may name beside public hosts; the runner sets it. The default opens nothing.
+    pub guard: GuardRules,
 }
 
 impl Default for MediaSettings {
@@ -121,6 +131,8 @@ impl Default for MediaSettings {
             spill_dir: None,
             fragment_ms: 1000,
             streams: StreamSettings::default(),
+            page: PageSettings::default(),
+            guard: GuardRules::default(),
         }
     }
 }
@@ -134,6 +146,52 @@ pub struct StreamSettings {
     pub ca: Option<String>,
     /// Any certificate will do. A stream and its key then go to whatever server answers.
     pub tls_skip_verify: bool,
+}
+
+/// How pages are recorded.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct PageSettings {
+    /// Chromium's program, not a wrapper around it.
+    pub chromium: PathBuf,
+    /// Flags of Chromium beside or instead of ours, by name without dashes.
+    pub flags: BTreeMap<String, FlagValue>,
+    /// Chromium's sandbox. `None`: where the system allows one; true: without it nothing is recorded; false: never.
+    pub sandbox: Option<bool>,
+    /// Certificates are not checked against names, and pages may mix secure and insecure content.
+    pub insecure: bool,
+    /// Pages may send datagrams to any address: a Web page that is a WebRTC client. Templates always may.
+    pub allow_webrtc: bool,
+    /// The network's own proxy, where public hosts are reached through nothing else: `http://user:password@host:port`.
+    pub proxy: Option<Secret>,
+    /// Files of the built-in template.
+    pub template_folder: PathBuf,
+}
+
+impl Default for PageSettings {
+    fn default() -> Self {
+        Self {
+            // The Debian package's. Its /usr/bin/chromium is a shell script with flags of its own.
+            chromium: PathBuf::from("/usr/lib/chromium/chromium"),
+            flags: BTreeMap::new(),
+            sandbox: None,
+            insecure: false,
+            allow_webrtc: false,
+            proxy: None,
+            // Where the image has them.
+            template_folder: PathBuf::from("/usr/share/spillway/template"),
+        }
+    }
+}
+
+/// Value of a flag of Chromium.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum FlagValue {
+    /// Without a value; false: the flag is left out.
+    Switch(bool),
+    /// `--name=value`.
+    Text(String),
 }
 
 /// From the media process to the runner.
@@ -462,6 +520,7 @@ mod tests {
             ws_url: "ws://h".into(),
             token: Secret::new("canary-token".to_owned()),
             settings: MediaSettings::default(),
+            page_url: Some(Secret::new("https://x/?token=canary".to_owned())),
             streams: vec![StreamStart { id: 0, output: 0, url: Secret::new("rtmp://h/app/canary".to_owned()) }],
             clock_ahead_ns: 0,
             spool: None,
@@ -469,7 +528,20 @@ mod tests {
         let command = MediaCommand::Start(Box::new(start));
         assert!(!format!("{command:?}").contains("canary"), "{command:?}");
         let read: MediaCommand = serde_json::from_str(&serde_json::to_string(&command).unwrap()).unwrap();
-        assert!(matches!(&read, MediaCommand::Start(start) if start.token.reveal() == "canary-token"));
+        let MediaCommand::Start(start) = read else { panic!("{read:?}") };
+        assert_eq!(start.token.reveal(), "canary-token");
+        assert_eq!(start.page_url.unwrap().reveal(), "https://x/?token=canary");
+    }
+
+    #[test]
+    fn settings_of_a_page_are_optional_and_flags_have_a_value_or_none() {
+        let settings: MediaSettings = serde_json::from_str(r#"{"page": {"flags": {"a": true, "b": "c"}}}"#).unwrap();
+        let flags = BTreeMap::from([
+            ("a".to_owned(), FlagValue::Switch(true)),
+            ("b".to_owned(), FlagValue::Text("c".to_owned())),
+        ]);
+        assert_eq!(settings.page, PageSettings { flags, ..PageSettings::default() });
+        assert_eq!(serde_json::from_str::<MediaSettings>("{}").unwrap(), MediaSettings::default());
     }
 
     #[test]

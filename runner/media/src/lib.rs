@@ -2,7 +2,8 @@
 //!
 //! `recorder` controls one recording. `source` joins a room and hands packets to `receive`, which gives frames and
 //! events with their media time. They are copied (`passthrough`) or decoded and mixed (`compositor`), and go through
-//! `output` (with `encode` and `mux`) into the spool. `quality` counts what was really recorded.
+//! `output` (with `encode` and `mux`) into the spool. `quality` counts what was really recorded. `template_server` gives
+//! Chromium the page of room composites that are recorded as pages.
 //!
 //! A module uses only modules below it in this list; `tests/rules` looks for cycles.
 
@@ -20,6 +21,7 @@ pub mod encode;
 pub mod encoded;
 pub mod key_grid;
 pub mod cadence;
+pub mod template_server;
 mod stream_tls;
 mod element;
 mod nal_unit;

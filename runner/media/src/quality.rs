@@ -3,6 +3,7 @@
 //! thread; pure.
 
 use std::collections::HashMap;
+use std::time::Duration;
 
 use spillway_ipc::Quality;
 
@@ -86,6 +87,8 @@ pub struct QualityMeter {
     /// Samples, milliseconds.
     av_offsets: HashMap<TrackId, Vec<f64>>,
     max_lag_ms: u64,
+    /// Of a page that was not there.
+    page_gaps: (u32, Duration),
     /// Everything before has been seen.
     known_to: MediaTime,
 }
@@ -156,6 +159,12 @@ impl QualityMeter {
         self.av_offsets.entry(picture).or_default().extend(ms);
     }
 
+    /// The page was not there for so long.
+    pub fn gap(&mut self, length: Duration) {
+        self.page_gaps.0 += 1;
+        self.page_gaps.1 += length;
+    }
+
     /// The compositor is so far behind now.
     pub fn lag(&mut self, ms: u64) {
         self.max_lag_ms = self.max_lag_ms.max(ms);
@@ -170,8 +179,9 @@ impl QualityMeter {
             packets: self.packets.values().map(|(packets, _)| packets).sum(),
             packets_lost: self.packets.values().map(|(_, lost)| lost).sum(),
             max_lag_ms: self.max_lag_ms,
-            gaps: all.iter().map(|gaps| gaps.count).sum(),
-            gaps_ms: all.iter().map(|gaps| gaps.total_ns).sum::<u64>() / 1_000_000,
+            gaps: all.iter().map(|gaps| gaps.count).sum::<u32>() + self.page_gaps.0,
+            gaps_ms: (all.iter().map(|gaps| gaps.total_ns).sum::<u64>() / 1_000_000)
+                .saturating_add(u64::try_from(self.page_gaps.1.as_millis()).unwrap_or(u64::MAX)),
             av_offset_ms: self.av_offsets.values().filter_map(|offsets| median(offsets)).max_by(further),
             ..Quality::default()
         };
@@ -317,6 +327,15 @@ mod tests {
     }
 
     const CLEAN: (u32, u64, Vec<String>) = (0, 0, vec![]);
+
+    #[test]
+    fn gaps_of_a_page_are_added_to_those_of_tracks() {
+        let mut meter = QualityMeter::default();
+        meter.gap(Duration::from_millis(1200));
+        meter.gap(Duration::from_millis(300));
+        let quality = meter.quality(10_000, None, None);
+        assert_eq!((quality.gaps, quality.gaps_ms), (2, 1500));
+    }
 
     #[test]
     fn a_still_screen_is_no_fault() {

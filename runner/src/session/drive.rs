@@ -13,6 +13,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use spillway_guard::Guard;
 use spillway_ipc::{MediaCommand, MediaEndReason, MediaEvent, MediaSettings, TrackFacts};
 use spillway_plan::{Container, EgressPlan};
 use spillway_process::{Clock, LocalRoot};
@@ -56,6 +57,8 @@ pub struct SessionJob {
     pub ws_url: String,
     /// JWT for the room.
     pub token: Secret,
+    /// What the browser opens, where a page is recorded.
+    pub page_url: Option<Secret>,
     /// For the media process.
     pub media: MediaSettings,
     /// The media program.
@@ -91,7 +94,8 @@ pub async fn drive(
         Ok(streams) => SessionStreams::new(asked.map(|(output, _)| output), streams),
         Err(error) => return failed(error.code, error.message),
     };
-    let mut updates = StreamUpdates::new(updates, asked.map(|(_, streams)| streams.protocol), urls);
+    let guard = Guard::new(&job.media.guard);
+    let mut updates = StreamUpdates::new(updates, asked.map(|(_, streams)| streams.protocol), urls, guard);
     let mut media = match MediaProcess::start(&job.program) {
         Ok(media) => media,
         Err(error) => return failed(Code::Internal, spillway_process::chain(&error).to_string()),

@@ -21,7 +21,7 @@ use tracing::{debug, warn};
 pub const PROGRAM_VARIABLE: &str = "SPILLWAY_MEDIA";
 const PROGRAM: &str = "spillway-media";
 
-/// `PATH` of the media process, which starts no program. livekit-signaling would: it runs `lsb_release`, a shell script with a
+/// `PATH` of the media process, which starts programs by their full paths, and those only for a page. livekit-signaling would: it runs `lsb_release`, a shell script with a
 /// dozen processes, which takes a tenth of the time to begin; where it finds none it reads /etc/os-release.
 const NO_PROGRAMS: &str = "/nonexistent";
 

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use futures_util::future::join_all;
+use spillway_guard::{Guard, GuardRules};
 use spillway_plan::{Destination, Destinations};
 use spillway_storage::{Options, Storage, StorageError};
 
@@ -23,8 +24,15 @@ pub trait StoreFactory: Send + Sync + fmt::Debug {
 /// Opens real stores: S3, Azure, GCS, AliOSS.
 #[derive(Clone, Debug, Default)]
 pub struct DefaultStoreFactory {
-    /// Timeouts, proxies and certificates.
+    /// Timeouts, and what requests may name.
     pub options: Options,
+}
+
+impl DefaultStoreFactory {
+    /// With what the installation opens to requests.
+    pub fn new(rules: &GuardRules) -> Self {
+        Self { options: Options { guard: Guard::new(rules), ..Options::default() } }
+    }
 }
 
 #[async_trait]

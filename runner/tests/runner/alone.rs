@@ -262,7 +262,7 @@ fn a_wrong_request_is_refused_with_its_reason() {
         (r#"{"trak": {}}"#, "\"trak\" is not known"),
         (r#"{"track": {"room_name": "r", "file": {"filepath": "a"}}}"#, "track_id"),
         ("{]", "neither JSON nor YAML"),
-        (r#"{"web": {"url": "http://x"}}"#, "not supported yet"),
+        (r#"{"web": {"url": "http://x"}}"#, "missing or invalid field: output"),
     ] {
         let file = folder.path().join("r.json");
         std::fs::write(&file, request).unwrap();

@@ -259,6 +259,7 @@ impl RunnerHarness {
                 "drain_timeout_ms": 500,
                 "report_timeout_ms": 1500,
                 "last_report_timeout_ms": self.last_report_timeout_ms,
+                "guard": { "allow": ["127.0.0.1"] },
                 "upload": self.upload,
             }),
         }

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use prost::Message;
 use serde_json::{Value, json};
-use spillway_plan::destination::Gcs;
+use spillway_plan::destination::{Gcs, Proxy, S3};
 use spillway_plan::{Destination, Destinations, Provider, Secret, Store};
 use spillway_protocol::livekit::{EgressInfo, EgressStatus};
 use spillway_runner::report::Delivered;
@@ -66,6 +66,35 @@ async fn a_ticket_that_does_not_say_whose_its_credentials_are_is_a_request() {
     let record = harness.record().await;
     let all = format!("{last:?} {:?}", EgressInfo::decode(record.info.as_slice()).unwrap());
     assert!(!all.contains(CANARY), "{all}");
+    assert_eq!(asked.load(Ordering::SeqCst), 0);
+}
+
+/// Endpoints and proxies inside of the network; the harness' own stores are those of an installation that opens nothing.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_store_inside_of_the_network_is_refused_before_the_room_is_joined() {
+    let (url, asked) = listener();
+    let secret = |text: &str| Secret::new(text.to_owned());
+    let proxy = || Some(Proxy { url: secret(&url), ..Proxy::default() });
+    for (endpoint, proxy) in [(url.as_str(), None), ("", proxy()), ("http://169.254.169.254", None)] {
+        let mut harness = RunnerHarness::new().await;
+        let s3 = S3 {
+            access_key: secret("key"),
+            secret: secret(CANARY),
+            region: "us-east-1".into(),
+            endpoint: endpoint.into(),
+            bucket: "b".into(),
+            proxy,
+            ..S3::default()
+        };
+        let store = Store { provider: Provider::S3(Box::new(s3)), prefix: String::new(), presign: false };
+        harness.destinations = Some(Destinations { primary: Destination::Store(Box::new(store)), backup: None });
+        let run = harness.run("record").await;
+        assert_eq!(done(run).await, ServeOutcome::Served(Delivered::Acknowledged));
+        let last = harness.last();
+        assert_eq!((last.status(), last.error_code), (EgressStatus::EgressFailed, 400));
+        assert!(last.error.starts_with("S3 upload failed: open: "), "{}", last.error);
+        assert!(last.error.contains(" is refused: it is ") && !last.error.contains(CANARY), "{}", last.error);
+    }
     assert_eq!(asked.load(Ordering::SeqCst), 0);
 }
 

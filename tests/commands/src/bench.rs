@@ -28,6 +28,8 @@ pub const STARTS: &str = "starts";
 pub const LENGTHS: &str = "lengths";
 /// Bytes and requests that uploads send, and memory that they hold.
 pub const WEIGHTS: &str = "weights";
+/// CPU, memory and pictures of web pages, and of rooms in a page.
+pub const PAGES: &str = "pages";
 /// Two hundred starts in 2 s on the fake ECS with Fargate.
 pub const FLEET: &str = "fleet";
 /// CPU and memory of a dispatcher, idle and with a thousand recordings.
@@ -77,6 +79,7 @@ pub const NAMES: &[&str] = &[
     STARTS,
     LENGTHS,
     WEIGHTS,
+    PAGES,
     FLEET,
     DISPATCHER,
     ESTIMATES,

@@ -2,6 +2,12 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 
+/// The folder of the workspace that this set-up belongs to.
+pub fn checkout() -> Result<PathBuf> {
+    let own = std::env::var_os("CARGO_MANIFEST_DIR").context("run it by cargo, as `cargo verify`")?;
+    Ok(Path::new(&own).ancestors().nth(2).context("the checkout")?.to_owned())
+}
+
 /// One folder outside the checkout for everything that is slow to make: tools, media, builds, logs.
 pub struct Cache(PathBuf);
 

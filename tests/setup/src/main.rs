@@ -7,6 +7,7 @@ mod images;
 mod job;
 mod need;
 mod step;
+mod template;
 mod terraform;
 mod tools;
 

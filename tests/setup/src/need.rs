@@ -3,7 +3,7 @@ use std::path::PathBuf;
 use anyhow::Result;
 
 use crate::cache::Cache;
-use crate::{debian, terraform, tools};
+use crate::{debian, template, terraform, tools};
 
 /// What the workspace links, and what the linker and native build scripts want.
 pub const BUILD: &[&str] =
@@ -24,8 +24,11 @@ const SHOW: &[&str] = &["ffmpeg", "fonts-dejavu-core", "python3", "python3-venv"
 /// Listens for SRT streams. It has no service.
 const STREAMS: &[&str] = &["srt-tools"];
 
-/// A foreign publisher, and what recordings are looked at in.
-const BROWSER: &[&str] = &["chromium"];
+/// A foreign publisher, what recordings are looked at in, and, with its X server, what pages are recorded from.
+const BROWSER: &[&str] = &["chromium", "xvfb"];
+
+/// Knows no more of a page's sound server than its protocol.
+const PLAYER: &[&str] = &["pulseaudio-utils"];
 
 /// A daemon for the docker launcher's tests and for making images, and what their base is made with.
 pub const CONTAINERS: &[&str] = &["docker.io", "debootstrap"];
@@ -35,11 +38,11 @@ pub const CONTAINERS: &[&str] = &["docker.io", "debootstrap"];
 pub struct Needs {
     /// Emulators of the clouds' stores.
     pub stores: bool,
-    /// Chromium, to look at recordings with and to publish from, and the scripts of its pages.
+    /// Chromium and Xvfb, to record pages, look at recordings and publish from; scripts of pages, and the built-in template.
     pub browser: bool,
     /// Servers of streams: nginx, srt-tools.
     pub streams: bool,
-    /// What only tests use: Docker, foreign publishers, terraform.
+    /// What only tests use: Docker, foreign publishers, terraform, a player of sound.
     pub tests: bool,
 }
 
@@ -63,6 +66,7 @@ pub fn install(needs: Needs) -> Result<Ready> {
     }
     if needs.tests {
         packages.extend(CONTAINERS);
+        packages.extend(PLAYER);
     }
     if needs.streams {
         packages.extend(STREAMS);
@@ -78,6 +82,7 @@ pub fn install(needs: Needs) -> Result<Ready> {
     }
     if needs.browser {
         ready.browser = Some(tools::browser_scripts(&ready.cache)?);
+        template::build(&ready.cache)?;
     }
     if needs.tests {
         ready.python = Some(tools::python_publisher(&ready.cache)?);

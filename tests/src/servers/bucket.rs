@@ -9,7 +9,7 @@ use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use reqwest::{Client, Method, StatusCode};
 use serde_json::{Value, json};
-use spillway_plan::destination::{Azure, Gcs, S3};
+use spillway_plan::destination::{Azure, DestinationOrigin, Gcs, S3};
 use spillway_plan::{Destination, Provider, Secret, Store};
 use spillway_storage::{Options, Storage, open};
 
@@ -200,6 +200,7 @@ impl TestBucket {
                 access_key: Secret::new("key".to_owned()),
                 secret: Secret::new("secret".to_owned()),
                 endpoint: self.endpoint(),
+                origin: DestinationOrigin::Configuration,
                 bucket: NAME.to_owned(),
                 force_path_style: true,
                 ..S3::default()
@@ -209,9 +210,11 @@ impl TestBucket {
                 key: Secret::new(AZURE_KEY.to_owned()),
                 container: NAME.to_owned(),
                 endpoint: self.endpoint(),
+                origin: DestinationOrigin::Configuration,
             }),
             StoreKind::Google => Provider::Gcs(Gcs {
                 credentials: Secret::new(self.google.as_ref().map_or_else(String::new, |(text, _)| text.clone())),
+                origin: DestinationOrigin::Configuration,
                 bucket: NAME.to_owned(),
                 endpoint: self.endpoint(),
                 ..Gcs::default()

@@ -130,7 +130,7 @@ impl AciLauncher {
             "properties": {
                 "osType": "Linux", "sku": "Standard", "restartPolicy": "Never",
                 "containers": [{"name": "runner", "properties": {
-                    "image": options.image,
+                    "image": options.page_image.as_ref().filter(|_| order.page).unwrap_or(&options.image),
                     "environmentVariables": environment,
                     "resources": {"requests": {"cpu": cpu, "memoryInGB": memory}},
                 }}],
@@ -291,6 +291,10 @@ impl Launcher for AciLauncher {
 
     fn platform(&self) -> Platform {
         Platform::Aci
+    }
+
+    fn takes_pages(&self) -> bool {
+        self.options.page_image.is_some()
     }
 
     fn quota(&self) -> Option<Quota> {

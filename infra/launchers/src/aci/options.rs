@@ -26,6 +26,8 @@ pub struct AciOptions {
     pub location: String,
     /// The runner's image.
     pub image: String,
+    /// The one with a browser; `None`: no web pages.
+    pub page_image: Option<String>,
     /// Host name of the registry that the image is pulled from with the first of `identities`; `None`: the image is public.
     pub registry: Option<String>,
     /// Resource ids of the runner's user-assigned identities.
@@ -54,6 +56,7 @@ impl Default for AciOptions {
             resource_group: String::new(),
             location: String::new(),
             image: String::new(),
+            page_image: None,
             registry: None,
             identities: Vec::new(),
             subnet: None,

@@ -110,9 +110,12 @@ impl CloudRunLauncher {
         task.launcher == self.options.name && self.options.jobs.iter().any(|job| of(&job.name))
     }
 
-    /// The smallest that is large enough.
-    fn job(&self, shape: Shape) -> Result<&str, LaunchError> {
-        let enough = |job: &&SizedJob| job.cpu_milli >= shape.cpu_milli && job.memory_mib >= shape.memory_mib;
+    /// The smallest with the image for this order that is large enough.
+    fn job(&self, order: &LaunchOrder) -> Result<&str, LaunchError> {
+        let LaunchOrder { shape, page, .. } = order;
+        let enough = |job: &&SizedJob| {
+            job.page == *page && job.cpu_milli >= shape.cpu_milli && job.memory_mib >= shape.memory_mib
+        };
         let fitting = self.options.jobs.iter().filter(enough);
         let min_shape = fitting.min_by_key(|job| (job.cpu_milli, job.memory_mib));
         min_shape.map(|job| job.name.as_str()).ok_or_else(|| LaunchError::Misconfigured {
@@ -199,7 +202,7 @@ impl CloudRunLauncher {
             let message = "whether an earlier call has started it is not known yet".to_owned();
             return Err(LaunchError::Transient { message, source: None });
         }
-        let path = format!("v2/{}:run", self.path(self.job(order.shape)?));
+        let path = format!("v2/{}:run", self.path(self.job(order)?));
         // From here on our future may be dropped at any point.
         self.memory.sent(key, Instant::now());
         let answer = self.rest.ask(Method::POST, &path, Some(&self.request(order))).await?;
@@ -249,7 +252,7 @@ impl Launcher for CloudRunLauncher {
         let key = (order.egress_id.clone(), order.attempt);
         let find = async {
             let since_ms = self.memory.sent_at(&key).map(|at| self.options.clock.unix_ns_at(at) / 1_000_000);
-            self.find(self.job(order.shape)?, &key, since_ms).await
+            self.find(self.job(order)?, &key, since_ms).await
         };
         let execution = self.memory.launch(&key, find, self.start(&key, order)).await?;
         Ok(self.task(&execution))
@@ -298,6 +301,10 @@ impl Launcher for CloudRunLauncher {
 
     fn platform(&self) -> Platform {
         Platform::CloudRun
+    }
+
+    fn takes_pages(&self) -> bool {
+        self.options.jobs.iter().any(|job| job.page)
     }
 
     fn quota(&self) -> Option<Quota> {

@@ -51,6 +51,9 @@ pub struct SizedJob {
     /// Disk, GiB: 0, as the file system is in memory.
     #[serde(default)]
     pub disk_gib: u32,
+    /// Its image has a browser: for web pages, and for nothing else.
+    #[serde(default)]
+    pub page: bool,
 }
 
 impl Default for CloudRunOptions {

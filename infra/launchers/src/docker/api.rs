@@ -1,4 +1,4 @@
-//! Answers and errors of Docker's daemon as statuses, exits and launch errors. Pure.
+//! Answers and errors of Docker's daemon as statuses, exits and launch errors; what its containers may do. Pure.
 
 use bollard::errors::Error;
 use bollard::models::{ContainerState, ContainerStateStatusEnum};
@@ -9,6 +9,20 @@ use crate::launcher::{LaunchError, TaskStatus};
 pub(super) const NAME: &str = "docker";
 /// Text of the status of a container that was created and never started.
 pub(super) const NOT_STARTED: &str = "the container is made";
+
+/// Docker's own list of system calls, and those that Chromium's sandbox is made of: namespaces of an ordinary user.
+const PAGE_SYSTEM_CALLS: &str = include_str!("../../../images/chrome-seccomp.json");
+/// Of `/dev/shm`, part of the container's memory: a page's profile and Chromium's shared memory.
+const PAGE_SHM_BYTES: i64 = 512 << 20;
+
+/// Security options of a container, and the size of its `/dev/shm` where it is not Docker's.
+pub(super) fn limits(page: bool) -> (Vec<String>, Option<i64>) {
+    let mut options = vec!["no-new-privileges".to_owned()];
+    if page {
+        options.push(format!("seccomp={PAGE_SYSTEM_CALLS}"));
+    }
+    (options, page.then_some(PAGE_SHM_BYTES))
+}
 
 /// Status of a container. `limit_mib`: its memory limit.
 pub(super) fn task_status(state: &ContainerState, limit_mib: Option<u32>) -> TaskStatus {
@@ -69,6 +83,22 @@ pub(super) fn refusal(error: Error) -> LaunchError {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_a_page_may_make_namespaces() {
+        assert_eq!(limits(false), (vec!["no-new-privileges".to_owned()], None));
+        let (options, shm) = limits(true);
+        let profile = options.iter().find_map(|option| option.strip_prefix("seccomp=")).unwrap();
+        let profile: serde_json::Value = serde_json::from_str(profile).unwrap();
+        assert_eq!((profile["defaultAction"].as_str(), shm), (Some("SCMP_ACT_ERRNO"), Some(PAGE_SHM_BYTES)));
+        let always = &profile["syscalls"][0];
+        assert!(
+            always["action"] == "SCMP_ACT_ALLOW" && always.get("includes").is_none() && always.get("args").is_none()
+        );
+        for name in ["clone", "unshare", "setns", "chroot", "memfd_create"] {
+            assert!(always["names"].as_array().unwrap().iter().any(|known| known == name), "{name}");
+        }
+    }
 
     #[test]
     fn every_state_is_starting_alive_or_gone() {

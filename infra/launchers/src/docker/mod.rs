@@ -26,7 +26,7 @@ use tokio::io::AsyncWriteExt;
 use tokio::sync::OnceCell;
 use tracing::{debug, warn};
 
-use self::api::{NOT_STARTED, refusal, refusal_of_one, status, task_status};
+use self::api::{NOT_STARTED, limits, refusal, refusal_of_one, status, task_status};
 pub use self::options::DockerOptions;
 use crate::exit::TaskExit;
 use crate::labels;
@@ -98,11 +98,18 @@ impl DockerLauncher {
         Ok((daemon == self.daemon().await?.id).then_some(container))
     }
 
+    /// The image that the order needs.
+    fn image(&self, order: &LaunchOrder) -> &str {
+        let page = self.options.page_image.as_deref().filter(|_| order.page);
+        page.unwrap_or(&self.options.image)
+    }
+
     fn body(&self, order: &LaunchOrder, cores: Option<u32>) -> ContainerCreateBody {
         let options = &self.options;
         let open = options.environment.iter().map(|(name, value)| format!("{name}={value}"));
         let names = order.environment(&options.stack).into_iter().map(|(name, value)| format!("{name}={value}"));
         let labels: HashMap<String, String> = labels::of(order, &options.stack).into_iter().collect();
+        let (security_opt, shm_size) = limits(order.page);
         let host = HostConfig {
             memory: Some(i64::from(order.shape.memory_mib) << 20),
             // Without it the kernel swaps before it kills.
@@ -114,11 +121,12 @@ impl DockerLauncher {
             readonly_rootfs: Some(options.read_only),
             tmpfs: (options.read_only).then(|| HashMap::from([("/tmp".to_owned(), "exec".to_owned())])),
             cap_drop: Some(vec!["ALL".to_owned()]),
-            security_opt: Some(vec!["no-new-privileges".to_owned()]),
+            security_opt: Some(security_opt),
+            shm_size,
             ..HostConfig::default()
         };
         ContainerCreateBody {
-            image: Some(options.image.clone()),
+            image: Some(self.image(order).to_owned()),
             env: Some(open.chain(names).collect()),
             labels: Some(labels),
             user: options.user.clone(),
@@ -131,13 +139,12 @@ impl DockerLauncher {
         }
     }
 
-    async fn pull(&self) -> Result<(), LaunchError> {
-        let asked =
-            CreateImageOptions { from_image: Some(self.options.image.clone()), ..CreateImageOptions::default() };
+    async fn pull(&self, image: &str) -> Result<(), LaunchError> {
+        let asked = CreateImageOptions { from_image: Some(image.to_owned()), ..CreateImageOptions::default() };
         let docker = self.docker().await.map_err(refusal)?;
         let pulled = docker.create_image(Some(asked), None, None).try_collect::<Vec<_>>().await;
         pulled.map(|_| ()).map_err(|error| LaunchError::Misconfigured {
-            message: format!("the image {} could not be pulled", self.options.image),
+            message: format!("the image {image} could not be pulled"),
             source: Some(error.into()),
         })
     }
@@ -165,7 +172,7 @@ impl DockerLauncher {
                         None => replaced = true,
                     },
                     Some(404) if !pulled => {
-                        self.pull().await?;
+                        self.pull(self.image(order)).await?;
                         pulled = true;
                     }
                     _ => return Err(refusal(error)),
@@ -345,6 +352,10 @@ impl Launcher for DockerLauncher {
 
     fn platform(&self) -> Platform {
         Platform::Host
+    }
+
+    fn takes_pages(&self) -> bool {
+        self.options.page_image.is_some()
     }
 }
 

@@ -20,6 +20,8 @@ pub struct DockerOptions {
     pub socket: String,
     /// The runner's image; pulled where the daemon does not have it.
     pub image: String,
+    /// The one with a browser; `None`: no web pages.
+    pub page_image: Option<String>,
     /// Docker's network mode; `host` avoids NAT for UDP.
     pub network: Option<String>,
     /// Binds as for `docker run -v`.
@@ -39,6 +41,7 @@ impl Default for DockerOptions {
             stack: "spillway".to_owned(),
             socket: "/var/run/docker.sock".to_owned(),
             image: String::new(),
+            page_image: None,
             network: None,
             volumes: Vec::new(),
             environment: BTreeMap::new(),

@@ -1,7 +1,7 @@
 //! A Fargate task for each egress: RunTask with a client token, so that ECS itself starts no task twice. Everything runs in the
 //! caller's task.
 //!
-//! One task definition serves all sizes: CPU, memory and disk are overrides. Terraform creates it, with the image, the log
+//! One task definition serves all sizes, and a second one web pages: CPU, memory and disk are overrides. Terraform creates it, with the image, the log
 //! driver, `stopTimeout` 120 and the runner's secrets from the secret store (`secrets`; the names are in the runner's module
 //! `container`). ARM64 needs another task definition and spot a capacity provider: each is a launcher of its own.
 
@@ -132,13 +132,15 @@ impl EcsLauncher {
             .assign_public_ip(public)
             .build()
             .map_err(bad)?;
+        let page = options.page_task_definition.as_ref().filter(|_| order.page);
+        let task_definition = page.unwrap_or(&options.task_definition);
         let tags = labels::of(order, &options.stack).into_iter();
         let tags = tags.map(|(key, value)| Tag::builder().key(labels::aws(&key)).value(labels::aws(&value)).build());
         let request = self
             .client
             .run_task()
             .cluster(&options.cluster)
-            .task_definition(&options.task_definition)
+            .task_definition(task_definition)
             .count(1)
             .client_token(token(order))
             .started_by(order.egress_id.as_str())
@@ -312,6 +314,10 @@ impl Launcher for EcsLauncher {
 
     fn platform(&self) -> Platform {
         Platform::Fargate
+    }
+
+    fn takes_pages(&self) -> bool {
+        self.options.page_task_definition.is_some()
     }
 
     fn quota(&self) -> Option<Quota> {

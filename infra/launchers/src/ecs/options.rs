@@ -22,6 +22,8 @@ pub struct EcsOptions {
     pub cluster: String,
     /// Family of the task definition, or family:revision.
     pub task_definition: String,
+    /// The same with the image that has a browser; `None`: no web pages.
+    pub page_task_definition: Option<String>,
     /// Name of the runner's container in the task definition.
     pub container: String,
     /// Ids of subnets; several zones are better than one.
@@ -50,6 +52,7 @@ impl Default for EcsOptions {
             region: String::new(),
             cluster: String::new(),
             task_definition: "spillway-runner".to_owned(),
+            page_task_definition: None,
             container: "runner".to_owned(),
             subnets: Vec::new(),
             security_groups: Vec::new(),

@@ -4,6 +4,7 @@
 use azure_core::error::ErrorKind;
 
 use crate::error::{StorageError, StorageErrorKind};
+use crate::guarded;
 
 /// The provider's name in errors.
 pub const NAME: &str = "Azure";
@@ -18,6 +19,9 @@ pub fn code(error: &azure_core::Error) -> Option<&str> {
 
 /// The error of a call, with Azure's code, the first line of its message and the status.
 pub fn failed(doing: &'static str, error: azure_core::Error) -> StorageError {
+    if let Some(refused) = guarded::refusal(NAME, doing, &error) {
+        return refused;
+    }
     let (kind, message) = match error.kind() {
         ErrorKind::HttpResponse { status, error_code, raw_response } => {
             let status = u16::from(*status);

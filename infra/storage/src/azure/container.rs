@@ -21,6 +21,7 @@ use super::key::SharedKey;
 use crate::attempts::tried;
 use crate::checksum::{hex, md5, unquoted};
 use crate::error::{StorageError, StorageErrorKind};
+use crate::guarded::NamedHosts;
 use crate::options::Options;
 use crate::storage::{Object, PartTag, Upload};
 
@@ -54,8 +55,9 @@ impl BlobContainer {
     /// A client for the destination's container. Makes no request.
     ///
     /// # Errors
-    /// `Invalid`: the endpoint is no URL. `Denied`: neither a key nor a managed identity. A retry changes nothing.
-    pub fn open(azure: &Azure, options: &Options) -> Result<Self, StorageError> {
+    /// `Invalid`: the endpoint is no URL. `Denied`: neither a key nor a managed identity. `Refused`: a request may not name the
+    /// endpoint. A retry changes nothing.
+    pub async fn open(azure: &Azure, options: &Options) -> Result<Self, StorageError> {
         let invalid = |message: String| StorageError::new(StorageErrorKind::Invalid, NAME, "open", message);
         let endpoint = match azure.endpoint.as_str() {
             "" => format!("https://{}.blob.core.windows.net", azure.account),
@@ -73,10 +75,12 @@ impl BlobContainer {
                 })?)
             }
         };
+        let hosts = NamedHosts { provider: NAME, origin: azure.origin, endpoint: &azure.endpoint, proxy: None };
         let client = reqwest::Client::builder()
             .connect_timeout(options.connect_timeout)
             .redirect(reqwest::redirect::Policy::none())
             .no_proxy()
+            .dns_resolver(hosts.checked(options).await?)
             .build()
             .map_err(|error| {
                 StorageError::new(StorageErrorKind::Other, NAME, "open", "no HTTP client").because(error)

@@ -41,8 +41,8 @@ impl AzureStorage {
     ///
     /// # Errors
     /// As for [`BlobContainer::open`].
-    pub fn open(azure: &Azure, options: &Options) -> Result<Self, StorageError> {
-        Ok(Self { container: BlobContainer::open(azure, options)? })
+    pub async fn open(azure: &Azure, options: &Options) -> Result<Self, StorageError> {
+        Ok(Self { container: BlobContainer::open(azure, options).await? })
     }
 }
 
@@ -186,15 +186,15 @@ impl Storage for AzureStorage {
 mod tests {
     use super::*;
 
-    #[test]
-    fn locations_name_the_container() {
+    #[tokio::test]
+    async fn locations_name_the_container() {
         let azure = Azure {
             account: "acc".into(),
             key: spillway_plan::Secret::new("a2V5".into()),
             container: "rec".into(),
             ..Azure::default()
         };
-        let storage = AzureStorage::open(&azure, &Options::default()).unwrap();
+        let storage = AzureStorage::open(&azure, &Options::default()).await.unwrap();
         assert_eq!(storage.location("my file.mp4"), "https://acc.blob.core.windows.net/rec/my%20file.mp4");
     }
 }

@@ -13,7 +13,7 @@ use google_cloud_auth::credentials::{
 use google_cloud_auth::signer::Signer;
 use http::{Extensions, HeaderMap};
 use serde_json::Value;
-use spillway_plan::destination::{CredentialOrigin, Gcs};
+use spillway_plan::destination::{DestinationOrigin, Gcs};
 
 use crate::error::{StorageError, StorageErrorKind};
 
@@ -68,7 +68,7 @@ impl GcsIdentity {
             "authorized_user" => "authorized_user",
             _ => return Err(denied("open", "not a kind that is known", "unknown")),
         };
-        let from_request = gcs.origin == CredentialOrigin::Request;
+        let from_request = gcs.origin == DestinationOrigin::Request;
         if from_request && kind != "service_account" {
             let reason =
                 "only the installation's configuration may bring this kind, a request brings a service_account";

@@ -20,6 +20,7 @@ use crate::attempts::tried;
 use crate::checksum::{Etags, etag_of_parts, hex, md5};
 use crate::error::{StorageError, StorageErrorKind};
 use crate::escape::escaped;
+use crate::guarded::NamedHosts;
 use crate::options::Options;
 use crate::storage::*;
 use identity::{GcsIdentity, NAME};
@@ -48,12 +49,16 @@ impl GcsStorage {
     /// The store of a GCS destination.
     ///
     /// # Errors
-    /// `Denied`: the credentials. `Invalid`: the proxy's URL. A retry changes nothing.
-    pub fn open(gcs: &Gcs, options: &Options) -> Result<Self, StorageError> {
+    /// `Denied`: the credentials. `Invalid`: the proxy's URL. `Refused`: a request may not name its host. A retry changes
+    /// nothing.
+    pub async fn open(gcs: &Gcs, options: &Options) -> Result<Self, StorageError> {
+        let hosts =
+            NamedHosts { provider: NAME, origin: gcs.origin, endpoint: &gcs.endpoint, proxy: gcs.proxy.as_ref() };
+        let names = hosts.checked(options).await?;
         let identity = GcsIdentity::of(gcs)?;
         Ok(Self {
             bucket: gcs.bucket.clone(),
-            xml: XmlClient::new(gcs, &identity, options)?,
+            xml: XmlClient::new(gcs, &identity, options, names)?,
             identity,
             etags: Etags::default(),
             options: options.clone(),

@@ -16,6 +16,7 @@ use spillway_process::chain;
 use super::identity::{GcsIdentity, NAME};
 use crate::checksum::unquoted;
 use crate::error::{StorageError, StorageErrorKind};
+use crate::guarded::{self, GuardedNames};
 use crate::options::Options;
 use crate::proxy;
 use crate::storage::{Part, PartTag};
@@ -73,11 +74,17 @@ impl XmlClient {
     ///
     /// # Errors
     /// `Invalid`: the proxy's URL. A retry changes nothing.
-    pub fn new(gcs: &Gcs, identity: &GcsIdentity, options: &Options) -> Result<Self, StorageError> {
+    pub fn new(
+        gcs: &Gcs,
+        identity: &GcsIdentity,
+        options: &Options,
+        names: GuardedNames,
+    ) -> Result<Self, StorageError> {
         let failed = |message: &str| StorageError::new(StorageErrorKind::Invalid, NAME, "open", message);
         let mut client = reqwest::Client::builder()
             .connect_timeout(options.connect_timeout)
             .redirect(reqwest::redirect::Policy::none())
+            .dns_resolver(names)
             .no_proxy();
         if let Some(asked) = &gcs.proxy {
             let url = proxy::url(asked).ok_or_else(|| failed("the proxy's URL is none"))?;
@@ -110,6 +117,9 @@ impl XmlClient {
         }
         // Connection reset or refused, host unknown, answer cut off: a retry may succeed.
         let lost = |error: reqwest::Error| {
+            if let Some(refused) = guarded::refusal(NAME, doing, &error) {
+                return refused;
+            }
             let message = chain(&error.without_url()).to_string();
             StorageError::new(StorageErrorKind::Busy, NAME, doing, message)
         };

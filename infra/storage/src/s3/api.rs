@@ -8,6 +8,7 @@ use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
 use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
 
 use crate::error::{StorageError, StorageErrorKind};
+use crate::guarded;
 
 /// The error of a call, with the store's code, message and status where it answered.
 pub fn failed<E>(provider: &'static str, doing: &'static str, error: SdkError<E, HttpResponse>) -> StorageError
@@ -25,6 +26,9 @@ where
             (None, None) => format!("status {status}"),
         };
         return StorageError::new(kind, provider, doing, message).because(error);
+    }
+    if let Some(refused) = guarded::refusal(provider, doing, &error) {
+        return refused;
     }
     if let Some(reason) = credentials_reason(&error) {
         // Without its source, which quotes configuration files and metadata services.

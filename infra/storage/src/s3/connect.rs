@@ -19,6 +19,7 @@ use tracing::debug;
 
 use super::api::failed;
 use crate::error::{StorageError, StorageErrorKind};
+use crate::guarded::{GuardedNames, NamedHosts};
 use crate::options::Options;
 use crate::proxy;
 
@@ -28,9 +29,10 @@ const SESSION: Duration = Duration::from_secs(3600);
 /// A client for the bucket of a destination.
 ///
 /// # Errors
-/// `Invalid`: the proxy's URL. A retry changes nothing.
+/// `Invalid`: the proxy's URL. `Refused`: a request may not name the endpoint or the proxy. A retry changes nothing.
 pub async fn client(provider: &'static str, s3: &S3, options: &Options) -> Result<Client, StorageError> {
-    let http = http(provider, s3)?;
+    let hosts = NamedHosts { provider, origin: s3.origin, endpoint: &s3.endpoint, proxy: s3.proxy.as_ref() };
+    let http = http(provider, s3, hosts.checked(options).await?)?;
     let named = !s3.region.is_empty();
     let region = Region::new(if named { s3.region.clone() } else { "us-east-1".to_owned() });
     let credentials = credentials(s3, &region, &http, options).await;
@@ -129,7 +131,7 @@ async fn credentials(
     SharedCredentialsProvider::new(provider.build().await)
 }
 
-fn http(provider: &'static str, s3: &S3) -> Result<SharedHttpClient, StorageError> {
+fn http(provider: &'static str, s3: &S3, names: GuardedNames) -> Result<SharedHttpClient, StorageError> {
     let proxy = match &s3.proxy {
         None => None,
         Some(proxy) => {
@@ -147,6 +149,7 @@ fn http(provider: &'static str, s3: &S3) -> Result<SharedHttpClient, StorageErro
         if let Some(proxy) = &proxy {
             connector.set_proxy_config(Some(proxy.clone()));
         }
-        connector.tls_provider(tls::Provider::Rustls(tls::rustls_provider::CryptoMode::AwsLc)).build()
+        let connector = connector.tls_provider(tls::Provider::Rustls(tls::rustls_provider::CryptoMode::AwsLc));
+        connector.build_with_resolver(names.clone())
     }))
 }

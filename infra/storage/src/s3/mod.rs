@@ -57,7 +57,7 @@ impl S3Storage {
     /// The store of an S3 destination.
     ///
     /// # Errors
-    /// `Invalid`: the proxy's URL. A retry changes nothing.
+    /// `Invalid`: the proxy's URL. `Refused`: a request may not name its host. A retry changes nothing.
     pub async fn open(s3: &S3, options: &Options) -> Result<Self, StorageError> {
         Self::connect("S3", s3, options).await
     }
@@ -72,6 +72,7 @@ impl S3Storage {
             secret: oss.secret.clone(),
             region: if oss.region.is_empty() { place::region_of_oss(&oss.endpoint) } else { oss.region.clone() },
             endpoint: oss.endpoint.clone(),
+            origin: oss.origin,
             bucket: oss.bucket.clone(),
             ..S3::default()
         };

@@ -16,6 +16,11 @@ pub trait StreamFault: Display + Send {
     /// reason.
     fn is_final_at_first(&self) -> bool;
 
+    /// psrpc code, as text, of a stream that ends with it.
+    fn code(&self) -> &'static str {
+        "unavailable"
+    }
+
     /// Whether it ends any stream.
     fn is_final(&self) -> bool {
         false

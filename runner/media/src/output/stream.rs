@@ -4,6 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use spillway_guard::Guard;
 use spillway_plan::Secret;
 
 use super::mute_log::MuteLog;
@@ -108,6 +109,8 @@ pub struct StreamContext {
     pub reporter: StreamReporter,
     /// For URLs that ask for TLS.
     pub tls: StreamTls,
+    /// What may be connected to.
+    pub guard: Guard,
     /// For protocols that tell when the sound was muted.
     pub mutes: Arc<MuteLog>,
 }

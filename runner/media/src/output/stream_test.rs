@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
+use spillway_guard::Guard;
 use spillway_plan::Secret;
 use tokio::sync::mpsc;
 
@@ -50,6 +51,7 @@ impl TestStream {
             }),
             reporter: StreamReporter::new(7, Arc::new(said)),
             tls: StreamTls::default(),
+            guard: Guard::default(),
             mutes: Arc::default(),
         };
         let (ring, mutes, reporter) = (context.ring.clone(), context.mutes.clone(), context.reporter.clone());

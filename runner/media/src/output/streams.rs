@@ -6,7 +6,8 @@ use std::io;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
-use spillway_ipc::{StreamSettings, StreamStart};
+use spillway_guard::Guard;
+use spillway_ipc::{MediaSettings, StreamStart};
 use tokio::runtime::{Builder, Handle};
 use tokio::sync::oneshot;
 use tracing::{debug, warn};
@@ -27,6 +28,7 @@ pub struct Streams {
     thread: Option<JoinHandle<()>>,
     formats: Arc<[EncodedFormat]>,
     tls: StreamTls,
+    guard: Guard,
     key_frame: KeyFrameFn,
     mutes: Arc<MuteLog>,
     tell: StreamEventFn,
@@ -46,7 +48,7 @@ impl Streams {
     /// When the system has no thread or no event queue left. A retry does not help.
     pub fn start(
         formats: Arc<[EncodedFormat]>,
-        settings: &StreamSettings,
+        settings: &MediaSettings,
         key_frame: KeyFrameFn,
         tell: StreamEventFn,
     ) -> io::Result<Self> {
@@ -59,10 +61,10 @@ impl Streams {
             // A name that is being resolved is not waited for.
             runtime.shutdown_background();
         })?;
-        let tls = StreamTls::new(settings.clone());
+        let (tls, guard) = (StreamTls::new(settings.streams.clone()), Guard::new(&settings.guard));
         let (until, thread) = (Some(until), Some(thread));
         let (mutes, added) = (Arc::default(), BTreeMap::new());
-        Ok(Self { tasks, until, thread, formats, tls, key_frame, mutes, tell, added })
+        Ok(Self { tasks, until, thread, formats, tls, guard, key_frame, mutes, tell, added })
     }
 
     /// Adds a stream. Its frames are to be put into the ring: with the first one it begins. The last event of its id is
@@ -80,6 +82,7 @@ impl Streams {
             key_frame: self.key_frame.clone(),
             reporter: reporter.clone(),
             tls: self.tls.clone(),
+            guard: self.guard.clone(),
             mutes: self.mutes.clone(),
         };
         self.added.insert(start.id, AddedStream { ring: ring.clone(), reporter });

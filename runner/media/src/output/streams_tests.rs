@@ -34,7 +34,7 @@ fn streams() -> (Streams, Receiver<(u32, StreamEvent)>) {
     let said = move |id, event| {
         let _ = tell.send((id, event));
     };
-    let streams = Streams::start(formats.into(), &StreamSettings::default(), Arc::new(|| {}), Arc::new(said)).unwrap();
+    let streams = Streams::start(formats.into(), &MediaSettings::default(), Arc::new(|| {}), Arc::new(said)).unwrap();
     (streams, events)
 }
 

@@ -9,6 +9,7 @@ mod images;
 mod sheets;
 mod streams;
 mod live;
+mod page;
 mod end;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -34,6 +35,7 @@ use super::source_recorder::{SourceRecorder, TakeOutcome};
 use crate::compositor::{CompositorEvent, LayerRequest};
 use crate::output::PipelineEvent;
 use crate::receive::TrackStats;
+use crate::source::page::WebPage;
 use crate::source::room::{Room, RoomMessage};
 use crate::track::{TimelineEvent, Track, TrackId};
 use crate::units::MediaTime;
@@ -52,6 +54,11 @@ pub(super) struct RecorderController {
     tell: Sender<RecorderInput>,
     gstreamer: Option<JoinHandle<Result<(), gst::glib::Error>>>,
     room: Option<Room>,
+    page: Option<WebPage>,
+    /// CLOCK_MONOTONIC of media time 0 of a page.
+    page_began: Option<Duration>,
+    /// Where the page has ended the recording, or was lost.
+    page_end: Option<MediaTime>,
     /// Unix nanoseconds of media time 0.
     origin: Option<i64>,
     survey: TrackSurvey,
@@ -121,6 +128,9 @@ impl RecorderController {
             tell,
             gstreamer: Some(gstreamer),
             room: None,
+            page: None,
+            page_began: None,
+            page_end: None,
             origin: None,
             survey: TrackSurvey::default(),
             heard: HashMap::new(),
@@ -143,7 +153,7 @@ impl RecorderController {
 
     /// Until the recording is over and everything is said.
     pub(super) fn run_loop(mut self, inbox: &Receiver<RecorderInput>) {
-        let mut flow = self.join();
+        let mut flow = if self.start.plan.page().is_some() { self.open_page() } else { self.join() };
         let mut next_tick = Instant::now();
         while flow == CONTINUE {
             let now = Instant::now();
@@ -186,6 +196,8 @@ impl RecorderController {
             RecorderInput::RoomGone => {
                 self.room_over(MediaEndReason::SourceClosed { message: "the room is over".into() })
             }
+            RecorderInput::Page(message) => self.on_page(message),
+            RecorderInput::PageGone => self.page_gone(),
             RecorderInput::Pipeline(recorder, event) => self.on_pipeline(recorder, event),
             RecorderInput::Compositor(recorder, event) => self.on_compositor(recorder, event),
             RecorderInput::Command(MediaCommand::AddStream(start)) => {

@@ -15,6 +15,7 @@ use crate::encode::{AudioInputFormat, Colour, VideoInputFormat};
 use crate::encoded::{EncodedFormat, StreamNumber};
 use crate::key_grid::KeyGrid;
 use crate::output::PipelinePlan;
+use crate::source::page::feed::PageFeedOptions;
 use crate::source::room::ExpectedPictures;
 
 /// Between two lines of the grid unless asked otherwise.
@@ -42,7 +43,7 @@ pub(super) fn inputs(mode: &RecordingMode, plan: &EgressPlan) -> PipelinePlan {
             let video = VideoInputFormat::Copied { codec: track.codec, size: first.size };
             PipelinePlan { video: Some(video), audio: audio_inputs(mode, plan), key_grid: None }
         }
-        RecordingMode::Composed => {
+        RecordingMode::Composed | RecordingMode::Page { .. } => {
             // Images are made of raw pictures: where they are alone nothing is encoded.
             let video = video_input(plan).filter(|_| plan.encoder_needed());
             PipelinePlan { video, audio: audio_inputs(mode, plan), key_grid: key_grid(plan) }
@@ -85,6 +86,18 @@ pub(super) fn is_watched(plan: &EgressPlan) -> bool {
     plan.outputs.iter().any(|output| matches!(output, Output::Segments(_) | Output::Streams(_)))
 }
 
+/// How a page's pictures and sound are given to the encoders of `inputs`. A file alone gets a picture that stands still as one
+/// long picture; what is watched, and images, need it again at every output time.
+pub(super) fn page_feed(inputs: &PipelinePlan, plan: &EgressPlan) -> PageFeedOptions {
+    let has_images = plan.images().next().is_some() || plan.sheets.is_some();
+    PageFeedOptions {
+        framerate: encoding(plan).map_or(1, |encoding| encoding.framerate),
+        repeats: is_watched(plan) || has_images,
+        key_grid: inputs.key_grid,
+        lead: sound_options(inputs, plan).map_or(0, |sound| sound.lead),
+    }
+}
+
 /// What goes to servers: pictures and AAC, whatever files have beside them; over a websocket what is not encoded.
 pub(super) fn stream_numbers(formats: &[EncodedFormat]) -> Vec<StreamNumber> {
     let wanted = |format: &EncodedFormat| {
@@ -103,7 +116,9 @@ fn encoding(plan: &EgressPlan) -> Option<&VideoEncoding> {
 }
 
 fn video_input(plan: &EgressPlan) -> Option<VideoInputFormat> {
-    encoding(plan).map(|encoding| VideoInputFormat::Raw { encoding: encoding.clone(), colour: Colour::Bt601 })
+    // WebRTC sends BT.601; a display is read as BT.709.
+    let colour = if plan.page().is_some() { Colour::Bt709 } else { Colour::Bt601 };
+    encoding(plan).map(|encoding| VideoInputFormat::Raw { encoding: encoding.clone(), colour })
 }
 
 /// The mixed sound in each encoding that an output takes in this mode.
@@ -170,7 +185,7 @@ pub(super) fn canvas(
         (RecordingMode::Track { .. }, _) => None,
         (RecordingMode::CopiedPicture { first, .. }, _) => Some(first.size),
         (RecordingMode::Composed, Some(VideoPlan::CopiedIfPossible(_))) if !plan.encoder_needed() => published,
-        (RecordingMode::Composed, _) => None,
+        (RecordingMode::Composed | RecordingMode::Page { .. }, _) => None,
     };
     let even = |length: u32| (length & !1).clamp(MIN_CANVAS, MAX_CANVAS);
     let size = published.map(|(width, height)| Size { width: even(width), height: even(height) });

@@ -205,6 +205,35 @@ fn only_what_is_not_watched_may_stand_still() {
     assert!(watched(vec![mp4(), Output::Streams(StreamsOutput { protocol: StreamProtocol::Rtmp, count: 0 })]));
 }
 
+#[test]
+fn a_page_stands_still_in_files_alone() {
+    let page = |outputs| {
+        let kind = spillway_plan::PageKind::Web;
+        let plan = self::plan(MAIN, vec![], true, outputs);
+        let Some(VideoPlan::Composed { encoding, .. }) = plan.picture.clone() else { panic!("{plan:?}") };
+        let source = Source::Page(spillway_plan::PagePlan { kind, awaits_start: false });
+        EgressPlan { kind: EgressKind::Web, source, picture: Some(VideoPlan::Single(encoding)), ..plan }
+    };
+    let mode = RecordingMode::Page { began: Duration::ZERO };
+    let mp4 = || file(Container::Mp4, None);
+    let streams = || Output::Streams(StreamsOutput { protocol: StreamProtocol::Srt, count: 1 });
+    for (outputs, repeats) in
+        [(vec![mp4()], false), (vec![mp4(), streams()], true), (vec![mp4(), images()], true), (vec![images()], true)]
+    {
+        let plan = page(outputs);
+        let inputs = inputs(&mode, &plan);
+        let feed = page_feed(&inputs, &plan);
+        assert_eq!((feed.framerate, feed.repeats, feed.key_grid), (30, repeats, inputs.key_grid), "{:?}", plan.outputs);
+        let lead = sound_options(&inputs, &plan).map_or(0, |sound| sound.lead);
+        assert_eq!(feed.lead, lead);
+        // A display is read as BT.709; without an encoder there is no picture to encode.
+        let colour = inputs.video.map(|video| matches!(video, VideoInputFormat::Raw { colour: Colour::Bt709, .. }));
+        assert_eq!(colour, plan.encoder_needed().then_some(true), "{:?}", plan.outputs);
+    }
+    let plan = page(vec![mp4()]);
+    assert_eq!(streams_of(&mode, &plan, 0, Container::Mp4), [0, 1]);
+}
+
 fn images() -> Output {
     Output::Images(ImagesOutput {
         prefix: String::new(),

@@ -4,6 +4,7 @@
 //! is not recorded.
 
 use std::collections::HashMap;
+use std::time::Duration;
 
 use spillway_ipc::TrackFacts;
 use spillway_plan::{AudioPlan, Container, EgressPlan, FileOutput, Source, VideoPlan};
@@ -22,6 +23,11 @@ pub enum RecordingMode {
     CopiedPicture { track: Track, first: FileStart },
     /// Everything through the compositor.
     Composed,
+    /// What a web page shows and plays.
+    Page {
+        /// CLOCK_MONOTONIC of media time 0.
+        began: Duration,
+    },
 }
 
 /// Where a copied file begins.
@@ -126,7 +132,7 @@ impl TrackSurvey {
         let mut facts = TrackFacts::default();
         let of = |video: bool| self.tracks.values().filter(move |track| track.codec.is_video() == video);
         match plan.kind {
-            spillway_plan::EgressKind::RoomComposite => return facts,
+            spillway_plan::EgressKind::RoomComposite | spillway_plan::EgressKind::Web => return facts,
             // Its audio may be of any number of participants.
             spillway_plan::EgressKind::Media => {
                 if let Some(track) = of(true).next() {
@@ -208,7 +214,7 @@ pub fn container(mode: &RecordingMode, plan: &EgressPlan, file: &FileOutput) -> 
         RecordingMode::CopiedPicture { track, .. } => {
             file.container.unwrap_or_else(|| passthrough::container(track.codec))
         }
-        RecordingMode::Composed => {
+        RecordingMode::Composed | RecordingMode::Page { .. } => {
             file.container.unwrap_or(if plan.picture.is_some() { Container::Mp4 } else { Container::Ogg })
         }
     }

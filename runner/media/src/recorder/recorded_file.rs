@@ -22,6 +22,8 @@ pub enum FileError {
     Pipeline(#[from] PipelineError),
     #[error("start the compositor")]
     Compositor(#[from] CompositorError),
+    #[error("start the threads of a page")]
+    Page(#[source] std::io::Error),
     #[error("copy a frame")]
     Feed(#[from] FeedError),
 }

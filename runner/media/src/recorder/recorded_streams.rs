@@ -7,7 +7,7 @@ use std::io;
 use std::sync::mpsc::Sender;
 use std::sync::{Arc, OnceLock};
 
-use spillway_ipc::{MediaEvent, StreamLag, StreamSettings, StreamStart, StreamState};
+use spillway_ipc::{MediaEvent, MediaSettings, StreamLag, StreamStart, StreamState};
 use spillway_plan::EgressPlan;
 
 use super::formats::stream_numbers;
@@ -103,7 +103,7 @@ impl RecordedStreams {
     pub fn begin(
         &mut self,
         fanout: &Arc<Fanout>,
-        settings: &StreamSettings,
+        settings: &MediaSettings,
         tell: &Sender<RecorderInput>,
     ) -> io::Result<()> {
         if !self.is_asked {
@@ -293,7 +293,7 @@ mod tests {
         let (tell, inbox) = channel();
         let pipeline = tell.clone();
         let fanout = Fanout::new(formats, move |event| drop(pipeline.send(RecorderInput::Pipeline(0, event))));
-        streams.begin(&fanout, &StreamSettings::default(), &tell).unwrap();
+        streams.begin(&fanout, &MediaSettings::default(), &tell).unwrap();
         (fanout, inbox)
     }
 

@@ -1,23 +1,25 @@
-//! What comes is copied to the outputs, composed for them, or both; the same for all of them.
+//! What comes is copied to the outputs, composed for them, or both; the same for all of them. What a page shows and plays goes
+//! to them as it is.
 //!
-//! In: timeline events, on the controller's thread. Out: a pipeline and a compositor that run in
+//! In: timeline events, on the controller's thread. Out: a pipeline, and a compositor or the feed of a page, that run in
 //! their own threads and report to the controller.
 
 use std::sync::Arc;
 use std::sync::mpsc::Sender;
+use std::time::Duration;
 
 use spillway_ipc::{MediaSettings, Quality};
 use spillway_plan::EgressPlan;
 
 use super::copied_track::CopiedTrack;
 use super::copy_choice::CopyChoice;
-use super::formats::{lead, sound_options};
+use super::formats::{lead, page_feed, sound_options};
 use super::input::RecorderInput;
 use super::mode::{RecordingMode, start_rule};
 use super::recorded_file::FileError;
 use crate::compositor::{
-    AudioMixerOptions, Compositor, CompositorError, CompositorEvent, CompositorOptions, DegradationBounds,
-    LayerRequest, LiveRule, StartRule, VideoMixerOptions,
+    AudioMixerOptions, Compositor, CompositorError, CompositorEvent, CompositorOptions, CompositorStats,
+    DegradationBounds, LayerRequest, LiveRule, StartRule, VideoMixerOptions,
 };
 use crate::output::{
     Fanout, Feed, KeyFrameRequests, Pipeline, PipelinePlan, PipelineProgress, RawFanout, RawPictures, RawSink,
@@ -25,6 +27,8 @@ use crate::output::{
 };
 use crate::passthrough::Copied;
 use crate::quality::{ComposedQuality, QualityMeter, add_late_sound};
+use crate::source::page::PageMedia;
+use crate::source::page::feed::PageFeed;
 use crate::track::{TimelineEvent, Track, TrackId};
 use crate::units::MediaTime;
 
@@ -57,6 +61,7 @@ pub struct SourceRecorder {
     compositor: Option<Compositor>,
     /// Of raw pictures alone, beside a copied picture: nothing that it does moves the copy or its sound.
     raw_compositor: Option<Compositor>,
+    page: Option<PageFeed>,
     pipeline: Option<Pipeline>,
     progress: Arc<PipelineProgress>,
     meter: QualityMeter,
@@ -72,7 +77,7 @@ impl SourceRecorder {
     /// closed.
     pub fn start(
         number: u32,
-        mode: RecordingMode,
+        (mode, page): (RecordingMode, Option<PageMedia>),
         plan: &EgressPlan,
         settings: &MediaSettings,
         (inputs, fanout, pictures): (&PipelinePlan, Arc<Fanout>, RawPictureOutputs),
@@ -89,6 +94,7 @@ impl SourceRecorder {
             choice: CopyChoice::default(),
             compositor: None,
             raw_compositor: None,
+            page: None,
             progress: pipeline.progress(),
             pipeline: Some(pipeline),
             meter: QualityMeter::default(),
@@ -120,13 +126,16 @@ impl SourceRecorder {
             }
             RecordingMode::Composed => {
                 let rule = start_rule(plan.picture.as_ref());
-                let video = match feeds.video {
-                    Some(feed) if takers.is_empty() => Some(Box::new(feed) as Box<dyn RawSink>),
-                    None if takers.is_empty() => None,
-                    feed => Some(Box::new(RawPictures::new(feed, takers, fanout)) as Box<dyn RawSink>),
-                };
+                let video = raw_pictures(feeds.video, takers, fanout);
                 let audio = mixed_sound(inputs, feeds.audio, sound);
                 recorder.start_compositor(sound, settings, video.zip(canvas), audio, rule)?;
+            }
+            RecordingMode::Page { began } => {
+                recorder.origin = Some(MediaTime::ZERO);
+                let video = raw_pictures(feeds.video, takers, fanout);
+                let audio = mixed_sound(inputs, feeds.audio, sound);
+                let feed = page.map(|page| page.feed(began, page_feed(inputs, plan), video, audio));
+                recorder.page = feed.transpose().map_err(FileError::Page)?;
             }
         }
         Ok(recorder)
@@ -280,6 +289,9 @@ impl SourceRecorder {
     /// mixed sound as long as that.
     /// [`PipelineEvent::Drained`](crate::output::PipelineEvent::Drained) says when all files are whole.
     pub fn end(&mut self, stopped_at: Option<MediaTime>) {
+        if let Some(page) = &self.page {
+            page.end_at(stopped_at.unwrap_or_else(|| page.now()));
+        }
         self.compositors().for_each(|compositor| compositor.end_at(self.known_to));
         if let Some(copied) = &mut self.copied {
             let end = match copied.left_at {
@@ -305,6 +317,9 @@ impl SourceRecorder {
         if let Some(compositor) = &self.compositor {
             compositor.set_live(live);
         }
+        if let Some(page) = &self.page {
+            page.set_live(live);
+        }
     }
 
     /// Asks for key frames; does nothing where pictures are not encoded.
@@ -313,7 +328,7 @@ impl SourceRecorder {
     }
 
     /// Waits until the last byte is written. Only for the moment of a change of codec.
-    pub fn wait_drained(&self, drain_timeout: std::time::Duration) -> bool {
+    pub fn wait_drained(&self, drain_timeout: Duration) -> bool {
         self.pipeline.as_ref().is_none_or(|pipeline| pipeline.wait_drained(drain_timeout))
     }
 
@@ -321,6 +336,13 @@ impl SourceRecorder {
     pub fn close(&mut self) {
         (self.compositor, self.raw_compositor) = (None, None);
         self.pipeline = None;
+        // After what its threads may be waiting for.
+        self.page = None;
+    }
+
+    /// The page was not there for so long.
+    pub fn page_gap(&mut self, length: Duration) {
+        self.meter.gap(length);
     }
 
     /// The newest counts of a track.
@@ -350,10 +372,15 @@ impl SourceRecorder {
 
     /// Between what is known of the recording and what is encoded.
     pub fn lag_ms(&mut self) -> u64 {
-        let Some(compositor) = &self.compositor else { return 0 };
-        let lag = compositor.stats().lag_ns / 1_000_000;
+        let Some(stats) = self.made() else { return 0 };
+        let lag = stats.lag_ns / 1_000_000;
         self.meter.lag(lag);
         lag
+    }
+
+    /// What a compositor or a page has given to the encoders.
+    fn made(&self) -> Option<CompositorStats> {
+        self.compositor.as_ref().map(Compositor::stats).or_else(|| self.page.as_ref().map(PageFeed::stats))
     }
 
     /// Encoded bytes that wait for a decoder, in memory or spilled.
@@ -369,17 +396,14 @@ impl SourceRecorder {
 
     /// What was recorded until now, of a file of this length.
     pub fn quality(&self, media_ns: u64) -> Quality {
-        let made = self.compositor.as_ref().map(|compositor| {
-            let stats = compositor.stats();
-            ComposedQuality {
-                pictures: stats.pictures,
-                distinct_frames: stats.distinct_frames,
-                frames_skipped: stats.frames_skipped,
-                frames_thinned: stats.frames_thinned,
-                max_freeze_ms: stats.longest_freeze_ns / 1_000_000,
-                silence_ms: stats.silence_ns / 1_000_000,
-                max_lag_ms: stats.longest_lag_ns / 1_000_000,
-            }
+        let made = self.made().map(|stats| ComposedQuality {
+            pictures: stats.pictures,
+            distinct_frames: stats.distinct_frames,
+            frames_skipped: stats.frames_skipped,
+            frames_thinned: stats.frames_thinned,
+            max_freeze_ms: stats.longest_freeze_ns / 1_000_000,
+            silence_ms: stats.silence_ns / 1_000_000,
+            max_lag_ms: stats.longest_lag_ns / 1_000_000,
         });
         let copied = self.copied.as_ref().map(|copied| copied.id);
         let mut quality = self.meter.quality(media_ns / 1_000_000, copied, made);
@@ -388,6 +412,9 @@ impl SourceRecorder {
         }
         if let Some(copied) = self.copied.as_ref().filter(|copied| !copied.codec.is_video()) {
             add_late_sound(&mut quality, &[(copied.identity.clone(), copied.copy.late_sound_ms())]);
+        }
+        if let Some(page) = &self.page {
+            add_late_sound(&mut quality, &[("the page".to_owned(), page.missing_sound_ms())]);
         }
         quality
     }
@@ -402,6 +429,15 @@ fn compositor_options(settings: &MediaSettings, start: StartRule) -> CompositorO
         degradation: DegradationBounds::FILE,
         backlog_bytes: settings.backlog_bytes,
         spill_dir: settings.spill_dir.clone(),
+    }
+}
+
+/// The way of raw pictures to their encoder and to outputs that take them raw; `None`: nothing takes any.
+fn raw_pictures(feed: Option<Feed>, takers: Vec<Box<dyn RawTaker>>, fanout: Arc<Fanout>) -> Option<Box<dyn RawSink>> {
+    match feed {
+        Some(feed) if takers.is_empty() => Some(Box::new(feed)),
+        None if takers.is_empty() => None,
+        feed => Some(Box::new(RawPictures::new(feed, takers, fanout))),
     }
 }
 

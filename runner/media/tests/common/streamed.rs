@@ -10,7 +10,8 @@ use bytes::Bytes;
 use gst::prelude::*;
 use gstreamer as gst;
 use gstreamer_app as gst_app;
-use spillway_ipc::{StreamSettings, StreamStart};
+use spillway_guard::GuardRules;
+use spillway_ipc::{MediaSettings, StreamSettings, StreamStart};
 use spillway_media::encoded::{EncodedFormat, EncodedUnit, MediaKind, StreamNumber};
 use spillway_media::output::{StreamEnd, StreamEvent, Streams};
 use spillway_media::track::{Codec, Frame};
@@ -54,7 +55,13 @@ pub fn tone() -> Vec<EncodedUnit> {
     units
 }
 
+/// To servers on this machine.
 fn streams(formats: &[EncodedFormat], settings: StreamSettings) -> (Streams, Receiver<StreamEvent>) {
+    let guard = GuardRules { allow: vec!["127.0.0.1".to_owned()] };
+    guarded(formats, MediaSettings { streams: settings, guard, ..MediaSettings::default() })
+}
+
+fn guarded(formats: &[EncodedFormat], settings: MediaSettings) -> (Streams, Receiver<StreamEvent>) {
     let (tell, events) = channel();
     let said = move |_, event| {
         let _ = tell.send(event);
@@ -86,7 +93,15 @@ pub fn publish(url: &str, formats: &[EncodedFormat], settings: StreamSettings, m
 
 /// How a stream ends whose server is not reached.
 pub fn end(url: &str, settings: StreamSettings) -> StreamEnd {
-    let (mut streams, events) = streams(&[VIDEO], settings);
+    ended(url, streams(&[VIDEO], settings))
+}
+
+/// How a stream ends of an installation that opens nothing.
+pub fn unopened(url: &str) -> StreamEnd {
+    ended(url, guarded(&[VIDEO], MediaSettings::default()))
+}
+
+fn ended(url: &str, (mut streams, events): (Streams, Receiver<StreamEvent>)) -> StreamEnd {
     let ring = streams.add(StreamStart { id: 0, output: 0, url: Secret::new(url.to_owned()) });
     ring.put(unit(MediaKind::Video, 0, true, Bytes::new()));
     loop {

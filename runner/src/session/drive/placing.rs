@@ -34,6 +34,7 @@ impl Driver<'_> {
             plan: self.job.plan.clone(),
             ws_url: self.job.ws_url.clone(),
             token: self.job.token.clone(),
+            page_url: self.job.page_url.clone(),
             settings: self.job.media.clone(),
             streams,
             clock_ahead_ns: self.job.clock.ahead_of_host_ns(),

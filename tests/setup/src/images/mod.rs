@@ -10,7 +10,7 @@ use std::process::{Command, Stdio};
 use anyhow::{Context, Result, ensure};
 use spillway_commands::Given;
 
-use crate::cache::Cache;
+use crate::cache::{Cache, checkout};
 use crate::debian;
 use crate::job::cargo;
 use crate::need;
@@ -27,10 +27,14 @@ struct Image {
     dockerfile: &'static str,
     /// Of the Dockerfile's last stages.
     target: &'static str,
+    /// Its stage with packages, which is kept.
+    tools: &'static str,
     packages: &'static [&'static str],
     programs: &'static [&'static str],
     /// Source that names GStreamer elements.
     elements_of: Option<&'static str>,
+    /// The built-in template of room composites lies in it.
+    has_template: bool,
 }
 
 const IMAGES: &[Image] = &[
@@ -38,25 +42,41 @@ const IMAGES: &[Image] = &[
         name: "spillway-runner",
         dockerfile: "Dockerfile.runner",
         target: "native",
+        tools: "tools",
         packages: &["spillway-runner", "spillway-media"],
         programs: &["spillway-runner", "spillway-media"],
         elements_of: Some("runner/media/src"),
+        has_template: false,
+    },
+    Image {
+        name: "spillway-runner-page",
+        dockerfile: "Dockerfile.runner",
+        target: "page",
+        tools: "browser",
+        packages: &["spillway-runner", "spillway-media"],
+        programs: &["spillway-runner", "spillway-media"],
+        elements_of: Some("runner/media/src"),
+        has_template: true,
     },
     Image {
         name: "spillway-dispatcher",
         dockerfile: "dispatcher/Dockerfile",
         target: "dispatcher",
+        tools: "tools",
         packages: &["spillway-dispatcher"],
         programs: &["spillway-dispatcher"],
         elements_of: None,
+        has_template: false,
     },
     Image {
         name: "spillway-settle",
         dockerfile: "dispatcher/Dockerfile",
         target: "settle",
+        tools: "tools",
         packages: &["spillway-dispatcher"],
         programs: &["spillway-lambda"],
         elements_of: None,
+        has_template: false,
     },
 ];
 
@@ -64,7 +84,11 @@ pub fn images(given: &Given) -> Result<()> {
     let dev = given.has("--dev");
     let cache = Cache::open()?;
     let logs = cache.at("logs");
-    debian::install(&[need::BUILD, need::CONTAINERS].concat(), &logs)?;
+    let mut packages = [need::BUILD, need::CONTAINERS].concat();
+    if debian::which("npm").is_none() {
+        packages.push("npm");
+    }
+    debian::install(&packages, &logs)?;
 
     let root = checkout()?;
     let mut build = cargo(&cache);
@@ -156,7 +180,7 @@ fn make(docker: &Docker, image: &Image, root: &Path, built: &Path, out: &Path, c
     plate::lay(&plate, image, root, built, cache)?;
     // Packages are fetched once: what has a name is not cleared away below.
     let tools = format!("{}-tools", image.name);
-    for (target, tag) in [("tools", tools.as_str()), (image.target, image.name)] {
+    for (target, tag) in [(image.tools, tools.as_str()), (image.target, image.name)] {
         let mut build = docker.command();
         // The host's network: a daemon of our own has no other, and packages come by it.
         build.args(["build", "--network", "host", "--target", target, "--tag", tag, "--file"]);
@@ -214,11 +238,6 @@ fn stored(docker: &Docker, image: &str, out: &Path) -> Result<String> {
 }
 
 /// Where the Dockerfiles are: this program's own folder is two below.
-fn checkout() -> Result<PathBuf> {
-    let own = std::env::var_os("CARGO_MANIFEST_DIR").context("run it as `cargo images`")?;
-    Ok(Path::new(&own).ancestors().nth(2).context("the checkout")?.to_owned())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -10,14 +10,24 @@ use anyhow::{Context, Result, ensure};
 use super::Image;
 use crate::cache::Cache;
 use crate::job::cargo;
-use crate::step;
+use crate::{step, template};
 
 pub fn lay(plate: &Path, image: &Image, root: &Path, built: &Path, cache: &Cache) -> Result<()> {
     if plate.exists() {
         std::fs::remove_dir_all(plate).context("clear the plate")?;
     }
     std::fs::create_dir_all(plate.join("bin")).context("make a plate")?;
-    std::fs::copy(root.join("infra/images/gather"), plate.join("gather")).context("lay the script")?;
+    for script in ["gather", "contents"] {
+        std::fs::copy(root.join("infra/images").join(script), plate.join(script)).context("lay a script")?;
+    }
+    if image.has_template {
+        let (from, to) = (template::build(cache)?, plate.join("template"));
+        std::fs::create_dir_all(&to).context("make a folder for the template")?;
+        for entry in std::fs::read_dir(&from).with_context(|| format!("read {}", from.display()))? {
+            let entry = entry.context("read the template")?;
+            std::fs::copy(entry.path(), to.join(entry.file_name())).context("lay the template")?;
+        }
+    }
     for program in image.programs {
         // A panic says where without them.
         let mut strip = Command::new("strip");

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, ensure};
 use serde::Serialize;
-use spillway_ipc::{MediaEvent, SpoolFile, StreamSettings, StreamStart, TrackFacts};
+use spillway_ipc::{MediaEvent, MediaSettings, SpoolFile, StreamStart, TrackFacts};
 use spillway_media::encoded::EncodedUnit;
 use spillway_media::output::segments::{SegmentsTaker, SegmentsTakerOptions};
 use spillway_media::output::{
@@ -22,6 +22,7 @@ use spillway_media::output::{
 use spillway_plan::segment_name::SegmentFormat;
 use spillway_plan::{Container, Secret};
 use spillway_tests::analyser::{packets, percentile};
+use spillway_tests::guard::loopback_rules;
 use spillway_tests::servers::relay::TcpRelay;
 use spillway_tests::servers::rtmp_server::{LIVE, RtmpServer};
 use tokio::sync::oneshot;
@@ -275,7 +276,8 @@ fn add_streams(fanout: &Arc<Fanout>, urls: &[String], log: &StreamLog) -> Result
     let told = log.clone();
     let tell = move |id: u32, event: StreamEvent| told.lock().unwrap_or_else(PoisonError::into_inner).push((id, event));
     // The units are what they are: no key frame can be asked for.
-    let streams = Streams::start(fanout.formats().clone(), &StreamSettings::default(), Arc::new(|| {}), Arc::new(tell));
+    let settings = MediaSettings { guard: loopback_rules(), ..MediaSettings::default() };
+    let streams = Streams::start(fanout.formats().clone(), &settings, Arc::new(|| {}), Arc::new(tell));
     let mut streams = streams.context("start the streams' thread")?;
     let mut rings = vec![];
     for (id, url) in (0..).zip(urls) {

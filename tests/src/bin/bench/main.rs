@@ -18,6 +18,7 @@ mod live;
 mod live_segments;
 mod opus_length;
 mod outputs;
+mod pages;
 mod processes;
 mod recorded;
 mod replayed_room;
@@ -107,6 +108,7 @@ async fn main() -> Result<()> {
     let starts = if wants(bench::STARTS) { starts::measure().await? } else { vec![] };
     let lengths = if wants(bench::LENGTHS) { lengths::measure().await? } else { vec![] };
     let weights = if wants(bench::WEIGHTS) { weights::measure(args.seconds.max(120.0)).await? } else { vec![] };
+    let pages = if wants(bench::PAGES) { pages::measure(args.seconds).await? } else { vec![] };
     let fleet = if wants(bench::FLEET) { Some(fleet::measure(args.fleet, args.seed).await?) } else { None };
     let dispatcher = if wants(bench::DISPATCHER) { Some(dispatcher::measure(args.live).await?) } else { None };
     let estimates = if wants(bench::ESTIMATES) {
@@ -132,7 +134,7 @@ async fn main() -> Result<()> {
         "segment_kills": segment_kills, "live_segments": live_segments,
         "rtmp_faults": rtmp_faults, "bad_streams": bad_streams, "outputs": outputs, "glass": glass,
         "starved": starved, "secrets": secrets, "soak": soak,
-        "costs": costs, "api": api, "kills": kills, "starts": starts, "lengths": lengths, "weights": weights,
+        "costs": costs, "api": api, "kills": kills, "starts": starts, "lengths": lengths, "weights": weights, "pages": pages,
     });
     match &args.json {
         Some(path) => std::fs::write(path, all.to_string()).with_context(|| format!("write {}", path.display()))?,
@@ -160,6 +162,6 @@ mod tests {
         known.sort();
         assert_eq!(here, known);
         assert!(bench::NAMES.starts_with(&cost::names()), "{:?}", cost::names());
-        assert_eq!(bench::NAMES.len(), cost::names().len() + 24, "the others have a line each in main");
+        assert_eq!(bench::NAMES.len(), cost::names().len() + 25, "the others have a line each in main");
     }
 }

@@ -70,6 +70,13 @@ pub fn resident_mb(pid: i32) -> Option<f64> {
     status_mb(pid, "VmRSS:")
 }
 
+/// Its share of memory: pages that several processes have are divided by their number. `None` when it is gone.
+pub fn pss_mb(pid: i32) -> Option<f64> {
+    let rollup = std::fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).ok()?;
+    let line = rollup.lines().find(|line| line.starts_with("Pss:"))?;
+    Some(line.split_whitespace().nth(1)?.parse::<f64>().ok()? / 1024.0)
+}
+
 /// Now, as Unix time.
 pub fn unix_ms() -> f64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0.0, |since| since.as_secs_f64() * 1000.0)

@@ -7,3 +7,6 @@ pub(super) mod layout;
 pub(super) mod focus;
 pub(super) mod degradation;
 pub(super) mod pacing;
+
+#[cfg(test)]
+mod table_tests;

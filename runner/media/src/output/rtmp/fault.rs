@@ -54,7 +54,15 @@ pub enum RtmpFault {
 impl StreamFault for RtmpFault {
     /// A refusal, or a server that let the whole timeout pass.
     fn is_final_at_first(&self) -> bool {
-        matches!(self, Self::Refused { .. } | Self::Closed { .. } | Self::Silent { .. })
+        match self {
+            Self::Dial(error) => error.is_refusal(),
+            Self::Refused { .. } | Self::Closed { .. } | Self::Silent { .. } => true,
+            Self::Handshake { .. } | Self::Lost { .. } | Self::Wedged { .. } => false,
+        }
+    }
+
+    fn code(&self) -> &'static str {
+        if let Self::Dial(error) = self { error.code() } else { "unavailable" }
     }
 }
 

@@ -16,7 +16,7 @@ mod url;
 
 use self::driver::RtmpDriver;
 use self::url::RtmpUrl;
-use super::attempts::publish;
+use super::attempts::{StreamFault, publish};
 use super::stream::{StreamContext, StreamEnd};
 use super::stream_dial::TcpDial;
 
@@ -26,9 +26,9 @@ pub async fn run(context: StreamContext) -> StreamEnd {
         Ok(url) => url,
         Err(error) => return StreamEnd::Failed { code: "invalid_argument", message: error.to_string() },
     };
-    let dial = TcpDial(context.tls.clone());
+    let dial = TcpDial { tls: context.tls.clone(), guard: context.guard.clone() };
     match publish(&context, &mut RtmpDriver::new(&url, &context, &dial)).await {
         Ok(()) => StreamEnd::Finished,
-        Err(fault) => StreamEnd::unavailable(fault.to_string()),
+        Err(fault) => StreamEnd::Failed { code: fault.code(), message: fault.to_string() },
     }
 }

@@ -16,7 +16,7 @@ const UNANSWERED: &str = "Connection timeout";
 /// What ended an attempt or a connection. Its text goes to the user.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SrtFault {
-    /// The host has no address.
+    /// The host is refused, or has no address.
     #[error(transparent)]
     Dial(#[from] DialError),
     /// No socket, or one that does not take an option of the URL.
@@ -53,7 +53,15 @@ pub enum SrtFault {
 
 impl StreamFault for SrtFault {
     fn is_final_at_first(&self) -> bool {
-        matches!(self, Self::Open { .. } | Self::Format | Self::Silent | Self::Refused { .. })
+        match self {
+            Self::Dial(error) => error.is_refusal(),
+            Self::Open { .. } | Self::Format | Self::Silent | Self::Refused { .. } => true,
+            Self::Lost { .. } | Self::Wedged { .. } => false,
+        }
+    }
+
+    fn code(&self) -> &'static str {
+        if let Self::Dial(error) = self { error.code() } else { "unavailable" }
     }
 }
 

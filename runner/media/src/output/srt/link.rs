@@ -8,11 +8,12 @@ use bytes::Bytes;
 use gst::prelude::*;
 use gstreamer as gst;
 use gstreamer_app as gst_app;
+use spillway_guard::Guard;
 use spillway_plan::SrtUrl;
 
 use super::fault::SrtFault;
 use crate::element::{PipelineError, build, make};
-use crate::output::stream_dial::{DialError, resolve};
+use crate::output::stream_dial::DialError;
 
 /// What libsrt counts of a connection.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -50,19 +51,20 @@ pub trait SrtDial: Send + Sync {
     ///
     /// # Errors
     ///
-    /// The host has no address, or the socket takes no option of the URL.
+    /// The host is refused or has no address, or the socket takes no option of the URL.
     fn dial(&self, url: &SrtUrl) -> impl Future<Output = Result<Self::Link, SrtFault>> + Send;
 }
 
-/// Connections of `srtsink`.
-pub struct GstDial;
+/// Connections of `srtsink`, to what this guard lets through.
+pub struct GstDial(pub Guard);
 
 impl SrtDial for GstDial {
     type Link = GstLink;
 
     async fn dial(&self, url: &SrtUrl) -> Result<GstLink, SrtFault> {
-        // Not by GStreamer, whose resolver cannot be given up.
-        let address = resolve(url.host(), url.port()).await?.next().ok_or_else(DialError::no_address)?;
+        // Not by GStreamer, whose resolver cannot be given up, and asks again after the guard has looked.
+        let found = self.0.resolve(url.host(), url.port()).await.map_err(DialError::from)?;
+        let address = found[0];
         let url = url.clone();
         let opened = tokio::task::spawn_blocking(move || GstLink::open(&url, address)).await;
         opened.unwrap_or_else(|error| Err(SrtFault::Open { message: error.to_string() }))

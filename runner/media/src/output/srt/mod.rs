@@ -14,7 +14,7 @@ use spillway_plan::SrtUrl;
 
 use self::driver::SrtDriver;
 use self::link::GstDial;
-use super::attempts::publish;
+use super::attempts::{StreamFault, publish};
 use super::stream::{StreamContext, StreamEnd};
 
 /// Sends one stream, until its frames end or it is given up.
@@ -23,8 +23,8 @@ pub async fn run(context: StreamContext) -> StreamEnd {
         Ok(url) => url,
         Err(error) => return StreamEnd::Failed { code: "invalid_argument", message: error.to_string() },
     };
-    match publish(&context, &mut SrtDriver::new(&url, &context, &GstDial)).await {
+    match publish(&context, &mut SrtDriver::new(&url, &context, &GstDial(context.guard.clone()))).await {
         Ok(()) => StreamEnd::Finished,
-        Err(fault) => StreamEnd::unavailable(fault.to_string()),
+        Err(fault) => StreamEnd::Failed { code: fault.code(), message: fault.to_string() },
     }
 }

@@ -78,6 +78,11 @@ impl ClosedWith {
 }
 
 impl WebsocketFault {
+    /// The installation does not let requests name this host.
+    pub const fn is_refusal(&self) -> bool {
+        matches!(self, Self::Dial(error) if error.is_refusal())
+    }
+
     /// Of a close frame.
     pub fn closed(url: &WebsocketUrl, frame: Option<&CloseFrame>) -> Self {
         let with =
@@ -88,7 +93,12 @@ impl WebsocketFault {
 
 impl StreamFault for WebsocketFault {
     fn is_final_at_first(&self) -> bool {
-        matches!(self, Self::Url | Self::Silent { .. } | Self::Refused { status: 400..=499, .. }) || self.is_final()
+        let is_mistake = matches!(self, Self::Url | Self::Silent { .. } | Self::Refused { status: 400..=499, .. });
+        is_mistake || self.is_refusal() || self.is_final()
+    }
+
+    fn code(&self) -> &'static str {
+        if let Self::Dial(error) = self { error.code() } else { "unavailable" }
     }
 
     /// The server has said that it wants no more. One that restarts or is in trouble has not.

@@ -12,7 +12,7 @@ mod fault;
 use spillway_plan::WebsocketUrl;
 
 use self::driver::WebsocketDriver;
-use super::attempts::{StreamDriver, publish};
+use super::attempts::{StreamDriver, StreamFault, publish};
 use super::stream::{StreamContext, StreamEnd};
 use super::stream_dial::{StreamDial, TcpDial};
 
@@ -24,7 +24,7 @@ pub async fn run(context: StreamContext) -> StreamEnd {
     let Some(url) = WebsocketUrl::parse(context.url.reveal()) else {
         return StreamEnd::Failed { code: "invalid_argument", message: "the URL is none of a websocket".to_owned() };
     };
-    let dial = TcpDial(context.tls.clone());
+    let dial = TcpDial { tls: context.tls.clone(), guard: context.guard.clone() };
     send(&context, &mut WebsocketDriver::new(&url, &context, &dial)).await
 }
 
@@ -32,7 +32,9 @@ pub async fn run(context: StreamContext) -> StreamEnd {
 async fn send<D: StreamDial>(context: &StreamContext, driver: &mut WebsocketDriver<'_, D>) -> StreamEnd {
     match publish(context, driver).await {
         Ok(()) => StreamEnd::Finished,
-        Err(fault) if driver.has_begun() => StreamEnd::unavailable(fault.to_string()),
+        Err(fault) if driver.has_begun() || fault.is_refusal() => {
+            StreamEnd::Failed { code: fault.code(), message: fault.to_string() }
+        }
         Err(fault) => StreamEnd::Failed { code: "invalid_argument", message: fault.to_string() },
     }
 }

@@ -16,9 +16,10 @@ use crate::output::{Fanout, FileTakerOptions};
 use crate::receive::EmptyStart;
 use crate::recorder::formats::{canvas, expected_pictures, file_streams, inputs, is_watched, join_waits};
 use crate::recorder::input::RecorderInput;
-use crate::recorder::mode::{self, TrackSurvey};
+use crate::recorder::mode::{self, RecordingMode, TrackSurvey};
 use crate::recorder::recorded_file::{AskedFile, FilePlace, OpeningFiles, RecordedFile};
 use crate::recorder::source_recorder::{RawPictureOutputs, SourceRecorder};
+use crate::source::page::WebPage;
 use crate::source::room::{JoinOptions, Room};
 use crate::stream_tls::StreamTls;
 use crate::track::TimelineEvent;
@@ -45,7 +46,7 @@ impl RecorderController {
             Source::Room | Source::Participant { .. } => EmptyStart::Always,
             // Without what the request names there is no recording.
             Source::Tracks { .. } | Source::Media { .. } => EmptyStart::Muted,
-            Source::Track { .. } => EmptyStart::Never,
+            Source::Track { .. } | Source::Page(_) => EmptyStart::Never,
         };
         options.best_layer_of = mode::copied_codecs(plan);
         let (reorder, late) = join_waits(plan, &self.start.settings);
@@ -77,31 +78,36 @@ impl RecorderController {
         if self.opening.is_none()
             && let Some(mode) = self.survey.choose_mode(&self.start.plan)
         {
-            debug!(?mode, "chosen");
-            let plan = &self.start.plan;
-            let (mut asked, mut notes) = (BTreeMap::new(), BTreeSet::new());
-            for (output, file) in (0..).zip(plan.files()).filter(|(output, _)| !self.ended_outputs.contains(output)) {
-                let container = mode::container(&mode, plan, file);
-                notes.extend(mode::container_note(&mode, file, container));
-                // The first file of an output has its number.
-                let number = if self.recorder_count == 0 { output } else { self.next_number };
-                self.next_number += u32::from(self.recorder_count > 0);
-                asked.insert(number, AskedFile { output, container, place: None });
-            }
-            if asked.is_empty() && !self.has_others_to_begin() {
-                return failed("invalid_argument", "no output is left".to_owned());
-            }
-            let facts = self.survey.facts(plan);
-            for (number, AskedFile { output, container, .. }) in &asked {
-                let (file, output, container) = (*number, Some(*output), *container);
-                self.send(MediaEvent::Opening { file, output, container, facts: facts.clone() });
-            }
-            notes.into_iter().for_each(|message| self.send(MediaEvent::Noted { message }));
-            self.opening = Some(OpeningFiles { mode, facts, asked });
-            // Without files nothing is waited for.
-            return self.begin_if_answered();
+            return self.ask_for_files(mode);
         }
         CONTINUE
+    }
+
+    /// It is known how they are made.
+    pub(super) fn ask_for_files(&mut self, mode: RecordingMode) -> Flow {
+        debug!(?mode, "chosen");
+        let plan = &self.start.plan;
+        let (mut asked, mut notes) = (BTreeMap::new(), BTreeSet::new());
+        for (output, file) in (0..).zip(plan.files()).filter(|(output, _)| !self.ended_outputs.contains(output)) {
+            let container = mode::container(&mode, plan, file);
+            notes.extend(mode::container_note(&mode, file, container));
+            // The first file of an output has its number.
+            let number = if self.recorder_count == 0 { output } else { self.next_number };
+            self.next_number += u32::from(self.recorder_count > 0);
+            asked.insert(number, AskedFile { output, container, place: None });
+        }
+        if asked.is_empty() && !self.has_others_to_begin() {
+            return failed("invalid_argument", "no output is left".to_owned());
+        }
+        let facts = self.survey.facts(plan);
+        for (number, AskedFile { output, container, .. }) in &asked {
+            let (file, output, container) = (*number, Some(*output), *container);
+            self.send(MediaEvent::Opening { file, output, container, facts: facts.clone() });
+        }
+        notes.into_iter().for_each(|message| self.send(MediaEvent::Noted { message }));
+        self.opening = Some(OpeningFiles { mode, facts, asked });
+        // Without files nothing is waited for.
+        self.begin_if_answered()
     }
 
     pub(super) fn write_to(&mut self, file: u32, place: FilePlace) -> Flow {
@@ -207,12 +213,13 @@ impl RecorderController {
             return self.broke(error);
         }
         // Outputs before the encoders run: so each stream has the first key frame.
-        if let Err(error) = self.streams.begin(&fanout, &settings.streams, &self.tell) {
+        if let Err(error) = self.streams.begin(&fanout, &settings, &self.tell) {
             return failed("internal", format!("start the streams' thread: {error}"));
         }
         let plan = &self.start.plan;
         let pictures = RawPictureOutputs { takers: ways, canvas };
-        match SourceRecorder::start(number, opening.mode, plan, &settings, (&inputs, fanout, pictures), &self.tell) {
+        let source = (opening.mode, self.page.as_ref().map(WebPage::media));
+        match SourceRecorder::start(number, source, plan, &settings, (&inputs, fanout, pictures), &self.tell) {
             Ok(recorder) => {
                 self.streams.encoding(recorder.key_frames());
                 self.recorder = Some(recorder);

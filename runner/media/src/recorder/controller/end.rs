@@ -25,6 +25,10 @@ impl RecorderController {
             if let Some(room) = &self.room {
                 room.leave();
             }
+            // Nothing of a page is on its way that would have to be waited for.
+            if self.page.is_some() {
+                return self.drain(MediaEndReason::Stopped);
+            }
         }
         CONTINUE
     }
@@ -50,8 +54,11 @@ impl RecorderController {
         CONTINUE
     }
 
-    /// Media time at which a stop was asked for.
+    /// Media time at which a stop was asked for, or where the page has ended.
     fn stopped_at(&self) -> Option<MediaTime> {
+        if self.page_end.is_some() {
+            return self.page_end;
+        }
         let asked = self.leaving?.checked_sub(ROOM_LEAVE_TIMEOUT)?;
         let since_origin = self.clock.unix_ns_at(asked.into()).checked_sub(self.origin?)?;
         u64::try_from(since_origin).ok().map(MediaTime::from_ns)

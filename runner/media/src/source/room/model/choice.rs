@@ -40,6 +40,8 @@ impl RoomModel {
                             .as_ref()
                             .is_some_and(|video| media::shows(video, &track.sid, &participant.identity, origin(track))),
                     ),
+                    // Nothing of a room is recorded from it.
+                    Source::Page(_) => None,
                     Source::Media { audio, other_audio, .. } => {
                         media::side(audio, *other_audio, &track.sid, &participant.identity, participant.kind)
                     }
@@ -95,7 +97,7 @@ impl RoomModel {
     /// The request names this track.
     pub(super) fn is_named(&self, sid: &str) -> bool {
         match &self.source {
-            Source::Room | Source::Participant { .. } => false,
+            Source::Room | Source::Participant { .. } | Source::Page(_) => false,
             Source::Tracks { .. } | Source::Track { .. } => true,
             Source::Media { .. } => {
                 let named = media::named(&self.source, sid);
@@ -120,7 +122,7 @@ impl RoomModel {
             return self.judge_awaited(now, changes);
         }
         match self.source.clone() {
-            Source::Room | Source::Media { .. } => {}
+            Source::Room | Source::Media { .. } | Source::Page(_) => {}
             Source::Participant { identity, .. } => {
                 let here = self.participants.values().any(|participant| participant.identity == identity);
                 if here {

@@ -58,7 +58,7 @@ pub(super) fn named(source: &Source, sid: &str) -> Named {
             as_video: matches!(video, Some(MediaVideo::Track(named)) if named == sid),
             as_audio: audio.iter().any(|route| matches!(&route.of, AudioMatch::Track(named) if named == sid)),
         },
-        Source::Room | Source::Participant { .. } | Source::Track { .. } => Named::default(),
+        Source::Room | Source::Participant { .. } | Source::Track { .. } | Source::Page(_) => Named::default(),
     }
 }
 

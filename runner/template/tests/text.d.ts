@@ -1,0 +1,5 @@
+// The build takes tables in as text.
+declare module '*.jsonl' {
+  const text: string;
+  export default text;
+}
