@@ -126,7 +126,8 @@ fn run_request(arguments: RunnerArgs) -> anyhow::Result<ExitCode> {
     let file = arguments.request.context("no request")?;
     let shot = oneshot::prepare(oneshot::read(&file)?, &access, limits)?;
     let program = arguments.media.map_or_else(media::program, Ok)?;
-    let info = run(serve::serve_request(shot, &settings, program, Arc::new(stores::DefaultStoreFactory::default())))?;
+    let stores = stores::DefaultStoreFactory::from_env(|name| std::env::var(name).ok());
+    let info = run(serve::serve_request(shot, &settings, program, Arc::new(stores)))?;
     let mut line = serde_json::to_string_pretty(&info).context("write the EgressInfo")?;
     line.push('\n');
     stdout().write_all(line.as_bytes()).context("write the EgressInfo")?;

@@ -71,7 +71,8 @@ pub async fn serve_task(
             info!("the ticket is taken or has expired");
             return Ok(ServeOutcome::NotOurs);
         };
-        serve_ticket(&bus, &tickets, names, ticket, task, Arc::new(stores::DefaultStoreFactory::default())).await
+        let stores = stores::DefaultStoreFactory::from_env(|name| std::env::var(name).ok());
+        serve_ticket(&bus, &tickets, names, ticket, task, Arc::new(stores)).await
     }
     .instrument(span)
     .await

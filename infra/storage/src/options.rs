@@ -25,6 +25,9 @@ pub struct Options {
     pub session_name: String,
     /// Endpoint of AWS STS, where roles are assumed; `None`: the region's own.
     pub sts_endpoint: Option<String>,
+    /// Client id of the identity that Azure is asked for where a destination has no key; `None`: the machine's own, which a
+    /// container group with a user-assigned identity does not have.
+    pub azure_client_id: Option<String>,
 }
 
 impl Options {
@@ -46,6 +49,7 @@ impl Default for Options {
             complete_timeout: Duration::from_secs(120),
             session_name: "spillway".to_owned(),
             sts_endpoint: None,
+            azure_client_id: None,
         }
     }
 }

@@ -27,6 +27,15 @@ pub struct DefaultStoreFactory {
     pub options: Options,
 }
 
+impl DefaultStoreFactory {
+    /// With what the environment says about this machine: `AZURE_CLIENT_ID` names the identity that Azure's stores are used
+    /// as, as in Azure's own tools.
+    pub fn from_env(get: impl Fn(&str) -> Option<String>) -> Self {
+        let azure_client_id = get("AZURE_CLIENT_ID").filter(|id| !id.is_empty());
+        Self { options: Options { azure_client_id, ..Options::default() } }
+    }
+}
+
 #[async_trait]
 impl StoreFactory for DefaultStoreFactory {
     async fn open(&self, destination: &Destination) -> Result<Arc<dyn Storage>, StorageError> {
@@ -58,5 +67,21 @@ impl<'a> OpenedStores<'a> {
     pub(super) fn get(&self, destination: &Destination) -> Option<Result<Arc<dyn Storage>, &StorageError>> {
         let (_, opened) = self.0.iter().find(|(known, _)| *known == destination)?;
         Some(opened.as_ref().map(Arc::clone))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn azures_identity_is_the_one_that_the_environment_names() {
+        let named = |value: &str| {
+            let value = value.to_owned();
+            DefaultStoreFactory::from_env(move |name| (name == "AZURE_CLIENT_ID").then(|| value.clone()))
+        };
+        assert_eq!(named("runner").options.azure_client_id.as_deref(), Some("runner"));
+        assert_eq!(named("").options.azure_client_id, None);
+        assert_eq!(DefaultStoreFactory::from_env(|_| None).options.azure_client_id, None);
     }
 }
