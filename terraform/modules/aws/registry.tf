@@ -2,11 +2,13 @@ locals {
   own_registry = var.images.dispatcher == null || var.images.runner == null
 }
 
-# One repository, two tags; digests of what ran are in the tasks themselves.
+# One repository, three tags; digests of what ran are in the tasks themselves. Images can be pushed again, so they do not keep a
+# `destroy` from its end.
 resource "aws_ecr_repository" "this" {
   count                = local.own_registry ? 1 : 0
   name                 = local.prefix
   image_tag_mutability = "MUTABLE"
+  force_delete         = true
   tags                 = local.tags
 
   image_scanning_configuration {

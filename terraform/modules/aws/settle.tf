@@ -9,7 +9,7 @@ resource "aws_cloudwatch_event_rule" "stopped" {
     source      = ["aws.ecs"]
     detail-type = ["ECS Task State Change"]
     detail = {
-      clusterArn        = [aws_ecs_cluster.this.arn]
+      clusterArn        = [aws_ecs_cluster.runners.arn]
       taskDefinitionArn = [{ prefix = "${local.runner_definition_arn}:" }]
       lastStatus        = ["STOPPED"]
     }
@@ -26,9 +26,11 @@ resource "aws_cloudwatch_event_rule" "reclaimed" {
     source      = ["aws.ecs"]
     detail-type = ["ECS Task State Change"]
     detail = {
-      clusterArn        = [aws_ecs_cluster.this.arn]
+      clusterArn        = [aws_ecs_cluster.runners.arn]
       taskDefinitionArn = [{ prefix = "${local.runner_definition_arn}:" }]
-      stopCode          = ["TerminationNotice"]
+      # ECS' guide calls it the first; events of today carry the second.
+      stopCode   = ["TerminationNotice", "SpotInterruption"]
+      lastStatus = [{ anything-but = "STOPPED" }]
     }
   })
 }
@@ -71,12 +73,12 @@ resource "aws_lambda_function" "settle" {
   architectures                  = [var.architecture == "ARM64" ? "arm64" : "x86_64"]
   memory_size                    = 256
   timeout                        = 60
-  reserved_concurrent_executions = 5
+  reserved_concurrent_executions = var.settle_concurrency
   kms_key_arn                    = var.kms_key_arn
   tags                           = local.tags
 
   vpc_config {
-    subnet_ids         = var.network.create ? aws_subnet.private[*].id : var.network.subnet_ids
+    subnet_ids         = local.settle_subnets
     security_group_ids = [aws_security_group.settle[0].id]
   }
 
