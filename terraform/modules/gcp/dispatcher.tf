@@ -90,7 +90,6 @@ resource "google_cloud_run_v2_service" "dispatcher" {
       network_interfaces {
         network    = local.network
         subnetwork = local.subnetwork
-        tags       = ["${local.prefix}-dispatcher"]
       }
     }
 

@@ -75,7 +75,6 @@ resource "google_cloud_run_v2_job" "runner" {
         network_interfaces {
           network    = local.network
           subnetwork = local.subnetwork
-          tags       = ["${local.prefix}-runner"]
         }
       }
 
