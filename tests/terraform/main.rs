@@ -1,8 +1,10 @@
-//! The Terraform code, offline: terraform itself over stand-in providers (`standin/`), checkov, and our own rules.
+//! The Terraform code, offline: terraform itself over stand-in providers (`standin/`), applied in an account that is a file,
+//! checkov, and our own rules.
 //!
 //! Cases run one after the other: each is a process that takes a core. `SPILLWAY_WRITE_REFERENCE=1` writes the tables of
 //! the modules' README files instead of comparing them.
 
+mod applied;
 mod bench;
 mod checkov;
 mod config;
@@ -30,6 +32,8 @@ fn main() {
             trials.push(Trial::test(format!("{name}::tests"), move || bench::test(&module.path)));
         }
     }
+    trials.push(Trial::test("standin::rules_find_what_they_are_for", bench::rules));
+    trials.extend(applied::cases());
     trials.push(Trial::test("roots::hand_every_variable_on", roots::compare));
     trials.push(Trial::test("config::is_one_that_the_dispatcher_reads", config::read));
     trials.extend(policies::cases());
