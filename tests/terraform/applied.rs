@@ -203,7 +203,7 @@ impl Root {
         std::fs::write(&path, change(text)).context("write the variables")
     }
 
-    /// Nobody needs a secret's value for it.
+    /// It needs no secret's value.
     fn changes_nothing(&self, what: &str) -> Result<()> {
         let out = self.command(&["plan", "-detailed-exitcode", "-input=false", "-no-color"], false)?.output()?;
         let said = || format!("{}{}", String::from_utf8_lossy(&out.stdout), String::from_utf8_lossy(&out.stderr));

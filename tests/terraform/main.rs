@@ -8,7 +8,9 @@ mod applied;
 mod bench;
 mod checkov;
 mod config;
+mod events;
 mod policies;
+mod push;
 mod roots;
 mod sizes;
 mod tables;
@@ -37,6 +39,8 @@ fn main() {
     trials.push(Trial::test("roots::hand_every_variable_on", roots::compare));
     trials.push(Trial::test("config::is_one_that_the_dispatcher_reads", config::read));
     trials.extend(policies::cases());
+    trials.push(events::case());
+    trials.push(push::case());
     trials.extend(sizes::cases());
     trials.push(Trial::test("checkov::finds_what_we_gave_reasons_for", checkov::findings));
     trials.push(Trial::test("tables::are_those_of_the_variables", tables::compare));

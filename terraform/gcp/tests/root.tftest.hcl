@@ -1,6 +1,6 @@
 # What `spillway` says reaches the module, which checks it; a key that the module does not have is refused.
 
-# Nobody waits in a test.
+# A test does not wait.
 mock_provider "time" {}
 
 mock_provider "google" {

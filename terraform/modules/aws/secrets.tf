@@ -22,7 +22,7 @@ resource "aws_secretsmanager_secret" "this" {
   tags                    = local.tags
 }
 
-# When each version was begun: values are needed in that run and in no other, so that anybody may plan without them.
+# When each version was begun: values are needed in that run and in no other, so that every other plan works without them.
 resource "terraform_data" "written" {
   for_each         = local.versions
   input            = plantimestamp()

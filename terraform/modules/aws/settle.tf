@@ -1,18 +1,14 @@
-# When no dispatcher lives: a task that stopped is settled by the same code in a Lambda.
+# When no dispatcher lives: a task that stopped is settled by the same code in a Lambda. The patterns are JSON in events/:
+# rendered here, held against events by tests.
 
 resource "aws_cloudwatch_event_rule" "stopped" {
   count       = local.has_settle ? 1 : 0
   name        = "${local.prefix}-runner-stopped"
   description = "A runner's task has stopped"
   tags        = local.tags
-  event_pattern = jsonencode({
-    source      = ["aws.ecs"]
-    detail-type = ["ECS Task State Change"]
-    detail = {
-      clusterArn        = [aws_ecs_cluster.runners.arn]
-      taskDefinitionArn = [{ prefix = "${local.runner_definition_arn}:" }]
-      lastStatus        = ["STOPPED"]
-    }
+  event_pattern = templatefile("${path.module}/events/stopped.json.tftpl", {
+    cluster_arn    = aws_ecs_cluster.runners.arn
+    definition_arn = local.runner_definition_arn
   })
 }
 
@@ -22,16 +18,9 @@ resource "aws_cloudwatch_event_rule" "reclaimed" {
   name        = "${local.prefix}-runner-reclaimed"
   description = "Spot capacity of a runner will be reclaimed"
   tags        = local.tags
-  event_pattern = jsonencode({
-    source      = ["aws.ecs"]
-    detail-type = ["ECS Task State Change"]
-    detail = {
-      clusterArn        = [aws_ecs_cluster.runners.arn]
-      taskDefinitionArn = [{ prefix = "${local.runner_definition_arn}:" }]
-      # ECS' guide calls it the first; events of today carry the second.
-      stopCode   = ["TerminationNotice", "SpotInterruption"]
-      lastStatus = [{ anything-but = "STOPPED" }]
-    }
+  event_pattern = templatefile("${path.module}/events/reclaimed.json.tftpl", {
+    cluster_arn    = aws_ecs_cluster.runners.arn
+    definition_arn = local.runner_definition_arn
   })
 }
 

@@ -49,7 +49,7 @@ resource "time_sleep" "writer" {
   triggers        = { roles = join(" ", [for role in azurerm_role_assignment.writer : role.id]) }
 }
 
-# When each version was begun: values are needed in that run and in no other, so that anybody may plan without them.
+# When each version was begun: values are needed in that run and in no other, so that every other plan works without them.
 resource "terraform_data" "written" {
   for_each         = local.versions
   input            = plantimestamp()

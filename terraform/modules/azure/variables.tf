@@ -241,7 +241,7 @@ variable "vault_writers" {
 }
 
 variable "purge_protection" {
-  description = "A destroyed vault can be brought back for 7 days and by nobody be removed before; the next apply brings it back by itself. It cannot be switched off again."
+  description = "A destroyed vault can be restored for 7 days and cannot be purged before; the next apply restores it by itself. It cannot be switched off again."
   type        = bool
   default     = true
   nullable    = false

@@ -28,7 +28,7 @@ resource "google_secret_manager_secret" "this" {
   depends_on = [time_sleep.apis]
 }
 
-# When each version was begun: values are needed in that run and in no other, so that anybody may plan without them.
+# When each version was begun: values are needed in that run and in no other, so that every other plan works without them.
 resource "terraform_data" "written" {
   for_each         = local.versions
   input            = plantimestamp()

@@ -48,7 +48,7 @@ resource "google_logging_metric" "figures" {
   depends_on = [time_sleep.apis]
 }
 
-# Wakes somebody by the log itself, as `errors` does.
+# On the log itself, as `errors`.
 resource "google_monitoring_alert_policy" "figures" {
   count                 = var.alarms.enabled ? 1 : 0
   project               = var.project_id

@@ -38,8 +38,8 @@ impl MetadataServer {
         Self::open(lasts, None).await
     }
 
-    /// As [`start`](Self::start), for machines with a user-assigned identity: Azure's endpoints refuse whoever does not
-    /// ask for it by its client id.
+    /// As [`start`](Self::start), for machines with a user-assigned identity: Azure's endpoints refuse a request that
+    /// does not name it by its client id.
     pub async fn start_user_assigned(lasts: Duration, client_id: &'static str) -> Result<Self> {
         Self::open(lasts, Some(client_id)).await
     }

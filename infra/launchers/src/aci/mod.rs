@@ -38,7 +38,7 @@ const QUOTA: Quota = Quota { burst: 80, per_second: 0.08 };
 const HANDOVER: &str = "SPILLWAY_HANDOVER";
 /// A group that has ended well is deleted after this, ms: Azure allows a hundred, ended ones included.
 const KEPT_MS: i64 = 10 * 60 * 1000;
-/// One that has failed is kept longer, ms: its log is gone with it, and is looked at when somebody has noticed.
+/// One that has failed is kept longer, ms, because its log is deleted with it.
 const KEPT_FAILED_MS: i64 = 12 * 60 * 60 * 1000;
 /// So many that have failed are kept, the newest.
 const MAX_KEPT_FAILED: usize = 20;

@@ -181,7 +181,7 @@ run "the_lambda_and_its_events" {
       jsondecode(aws_cloudwatch_event_rule.stopped[0].event_pattern).detail.lastStatus == ["STOPPED"] &&
       jsondecode(aws_cloudwatch_event_rule.stopped[0].event_pattern).detail.clusterArn == ["arn:aws:ecs:eu-central-1:111122223333:cluster/spillway-prod"] &&
       jsondecode(aws_cloudwatch_event_rule.stopped[0].event_pattern).detail.taskDefinitionArn[0].prefix == "arn:aws:ecs:eu-central-1:111122223333:task-definition/spillway-prod-runner:" &&
-      jsondecode(aws_cloudwatch_event_rule.reclaimed[0].event_pattern).detail.stopCode == ["TerminationNotice", "SpotInterruption"]
+      jsondecode(aws_cloudwatch_event_rule.reclaimed[0].event_pattern).detail.stopCode == ["SpotInterruption", "TerminationNotice"]
     )
     error_message = "stopped and reclaimed runners of this cluster, not its dispatchers"
   }
@@ -345,7 +345,7 @@ run "money_and_alarms_as_asked" {
   }
   assert {
     condition     = toset(keys(aws_cloudwatch_metric_alarm.figures)) == toset(["launches_failed", "given_up", "refused", "orphans"]) && aws_cloudwatch_log_metric_filter.figures["queue_length"].metric_transformation[0].value == "$.queue_length"
-    error_message = "the dispatchers' own figures come from their log, and some of them wake somebody"
+    error_message = "the dispatchers' own figures come from their log, and some of them have alarms"
   }
   assert {
     condition     = length(aws_cloudwatch_dashboard.this) == 0 && output.dashboard_url == null

@@ -113,7 +113,7 @@ run "a_store_without_a_name" {
   expect_failures = [var.storage]
 }
 
-# Not before values are written: a plan of somebody else needs none.
+# Only in the apply that writes it: a plan needs no value.
 run "a_secret_left_out" {
   variables {
     secrets = { livekit-api-key = "k" }
@@ -121,7 +121,7 @@ run "a_secret_left_out" {
   expect_failures = [aws_secretsmanager_secret_version.this]
 }
 
-run "secrets_that_nobody_writes" {
+run "a_version_below_the_first" {
   command = plan
   variables { secrets_version = 0 }
   expect_failures = [var.secrets_version]

@@ -1,6 +1,6 @@
 # Wrong values are refused before anything is asked of the vendor.
 
-# Nobody waits in a test.
+# A test does not wait.
 mock_provider "time" {}
 
 mock_provider "azurerm" {
@@ -78,7 +78,7 @@ run "a_budget_from_the_middle_of_a_month" {
   expect_failures = [var.budget]
 }
 
-run "secrets_that_nobody_writes" {
+run "a_version_below_the_first" {
   command = plan
   variables {
     secrets_version = 0
@@ -102,7 +102,7 @@ run "a_tag_that_azure_refuses" {
   expect_failures = [var.tags]
 }
 
-run "a_redis_on_the_internet_that_nobody_asked_for" {
+run "a_redis_on_the_internet_without_asking" {
   command = plan
   variables {
     network = { create = false, runner_subnet_id = "/net/virtualNetworks/mine/subnets/runners" }
@@ -118,7 +118,7 @@ run "a_name_with_two_hyphens_together" {
   expect_failures = [var.name]
 }
 
-# Not before values are written: a plan of somebody else needs none.
+# Only in the apply that writes it: a plan needs no value.
 run "a_secret_left_out" {
   variables {
     secrets = { livekit-api-key = "k" }

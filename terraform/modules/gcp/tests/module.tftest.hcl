@@ -1,6 +1,6 @@
 # What is made, with which switches. The provider is a mock: ids are made up, everything else is ours.
 
-# Nobody waits in a test.
+# A test does not wait.
 mock_provider "time" {}
 
 mock_provider "google" {

@@ -1,6 +1,6 @@
 # Wrong values are refused before anything is asked of the vendor.
 
-# Nobody waits in a test.
+# A test does not wait.
 mock_provider "time" {}
 
 mock_provider "google" {
@@ -30,7 +30,7 @@ run "a_zone_is_no_region" {
   expect_failures = [var.region]
 }
 
-run "secrets_that_nobody_writes" {
+run "a_version_below_the_first" {
   command = plan
   variables {
     secrets_version = 0
@@ -110,7 +110,7 @@ run "a_name_with_two_hyphens_together" {
   expect_failures = [var.name]
 }
 
-# Not before values are written: a plan of somebody else needs none.
+# Only in the apply that writes it: a plan needs no value.
 run "a_secret_left_out" {
   variables {
     secrets = { livekit-api-key = "k" }
