@@ -17,6 +17,8 @@ use crate::{failed, tree};
 /// In no state, whatever is done.
 const SECRETS: &str =
     r#"{"livekit-api-key":"canary-key","livekit-api-secret":"canary-secret","ticket-key":"canary-ticket"}"#;
+const IMAGES: [&str; 2] = ["dispatcher", "runner"];
+const DIGEST: &str = "sha256:6b86b273ff34fce19d6b804eff5a3f5747ada4eaa22f1d49c01e52ddb7875b4b";
 const MISSING: &str = "so TF_VAR_secrets must have its value";
 
 /// What differs between the vendors.
@@ -26,8 +28,8 @@ struct Vendor {
     prepared: &'static [&'static [&'static str]],
     /// Made alone at first, because images must be there before the rest.
     registry: &'static str,
-    /// Images by their names in the registry.
-    images: &'static [&'static str],
+    /// What stands in the registry's name before and after an image's own, by tag.
+    image: (&'static str, &'static str),
     /// In `terraform.tfvars.example`, and in another region.
     regions: [&'static str; 2],
     /// Further keys of `spillway` in this test.
@@ -43,7 +45,7 @@ const VENDORS: [Vendor; 3] = [
         root: "aws",
         prepared: &[],
         registry: "module.spillway.aws_ecr_repository.this",
-        images: &[":dispatcher", ":runner"],
+        image: (":", ""),
         regions: ["eu-central-1", "us-east-1"],
         keys: "",
         version: ("aws_secretsmanager_secret_version", "secret_string_wo_version"),
@@ -53,7 +55,7 @@ const VENDORS: [Vendor; 3] = [
         root: "gcp",
         prepared: &[&["enable", "cloudresourcemanager", "serviceusage", "pubsub"], &["agent", "pubsub"]],
         registry: "module.spillway.google_artifact_registry_repository.this",
-        images: &["/dispatcher:latest", "/runner:latest"],
+        image: ("/", ":latest"),
         regions: ["europe-west3", "us-central1"],
         keys: "",
         version: ("google_secret_manager_secret_version", "secret_data_wo_version"),
@@ -63,7 +65,7 @@ const VENDORS: [Vendor; 3] = [
         root: "azure",
         prepared: &[],
         registry: "module.spillway.azurerm_container_registry.this",
-        images: &["/dispatcher:latest", "/runner:latest"],
+        image: ("/", ":latest"),
         regions: ["westeurope", "eastus"],
         keys: "  vault_writers = [\"first\", \"second\"]\n",
         version: ("azurerm_key_vault_secret", "value_wo_version"),
@@ -95,6 +97,7 @@ fn first_weeks(vendor: &Vendor) -> Result<()> {
     first.changes_nothing("the plan after another region was set up")?;
 
     rotate(vendor, &first)?;
+    upgrade(vendor, &first, &account)?;
     let state = String::from_utf8(first.terraform(&["state", "pull"], false)?.stdout).context("a state is text")?;
     ensure!(!state.contains("canary-"), "a secret's value is in the state");
 
@@ -127,6 +130,23 @@ fn rotate(vendor: &Vendor, root: &Root) -> Result<()> {
         let written = root.attribute(kind, name, argument)?;
         ensure!(written == version, "{name} has version {written}, not {version}");
     }
+    Ok(())
+}
+
+/// Images by their digests are of the same registry, which stays.
+fn upgrade(vendor: &Vendor, root: &Root, account: &Account) -> Result<()> {
+    let repository = root.terraform(&["output", "-raw", "repository"], false)?.stdout;
+    let repository = String::from_utf8(repository).context("a registry's name is text")?;
+    for image in IMAGES {
+        let name = if vendor.image.1.is_empty() { String::new() } else { format!("/{image}") };
+        account.tell(&["push", &format!("{}{name}@{DIGEST}", repository.trim())])?;
+    }
+    let images = format!("spillway = {{\n  images = {{ dispatcher = \"{DIGEST}\", runner = \"{DIGEST}\" }}\n");
+    root.edit(|text| text.replacen("spillway = {\n", &images, 1))?;
+    root.apply(&["apply", "-auto-approve"], false).context("upgrade to a digest")?;
+    root.changes_nothing("the plan after an upgrade")?;
+    let after = root.terraform(&["output", "-raw", "repository"], false)?.stdout;
+    ensure!(repository.as_bytes() == after, "the registry is another one: {}", String::from_utf8_lossy(&after));
     Ok(())
 }
 
@@ -182,8 +202,9 @@ impl Root {
             .context("make the registry")?;
         let repository = self.terraform(&["output", "-raw", "repository"], false).context("ask for the registry")?;
         let repository = String::from_utf8(repository.stdout).context("a registry's name is text")?;
-        for image in vendor.images {
-            account.tell(&["push", &format!("{}{image}", repository.trim())])?;
+        for image in IMAGES {
+            let (before, after) = vendor.image;
+            account.tell(&["push", &format!("{}{before}{image}{after}", repository.trim())])?;
         }
         self.apply(&["apply", "-auto-approve"], true).context("apply")
     }

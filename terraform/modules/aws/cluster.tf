@@ -47,7 +47,7 @@ resource "aws_ecs_task_definition" "runner" {
 
   container_definitions = jsonencode([{
     name                   = "runner"
-    image                  = local.runner_image
+    image                  = local.images["runner"]
     essential              = true
     readonlyRootFilesystem = true
     user                   = "10001:10001"
@@ -68,6 +68,11 @@ resource "aws_ecs_task_definition" "runner" {
       }
     }
   }])
+
+  # A launch between the two would find none.
+  lifecycle {
+    create_before_destroy = true
+  }
 }
 
 locals {

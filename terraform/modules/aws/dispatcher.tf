@@ -15,7 +15,7 @@ resource "aws_ecs_task_definition" "dispatcher" {
 
   container_definitions = jsonencode([{
     name                   = "dispatcher"
-    image                  = local.dispatcher_image
+    image                  = local.images["dispatcher"]
     essential              = true
     readonlyRootFilesystem = true
     user                   = "10001:10001"
@@ -44,6 +44,11 @@ resource "aws_ecs_task_definition" "dispatcher" {
       }
     }
   }])
+
+  # A launch between the two would find none.
+  lifecycle {
+    create_before_destroy = true
+  }
 }
 
 # All of them listen; any may die. Two zones, and a new version that does not start is rolled back. The first one has nothing to

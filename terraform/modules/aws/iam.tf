@@ -17,7 +17,7 @@ locals {
 
   # Each part pulls its own image's repository: ours, or the one of ECR that its name says (ACCOUNT.dkr.ecr.REGION.…/NAME:TAG). An
   # image from elsewhere is pulled without a right.
-  named_images = { for part, image in { dispatcher = var.images.dispatcher, runner = var.images.runner } : part => image if image != null }
+  named_images = { for part, own in local.own_images : part => var.images[part] if !own }
   ecr_images   = { for part, image in local.named_images : part => try(regex("^([0-9]{12})\\.dkr\\.ecr\\.([a-z0-9-]+)\\.[a-z.]+/([^:@]+)", image), null) }
   repository_arns = {
     for part in ["dispatcher", "runner"] : part => (

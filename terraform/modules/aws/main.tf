@@ -14,9 +14,14 @@ locals {
   global = module.common.global
   tags   = module.common.tags
 
-  dispatcher_image = var.images.dispatcher != null ? var.images.dispatcher : "${aws_ecr_repository.this[0].repository_url}:dispatcher"
-  runner_image     = var.images.runner != null ? var.images.runner : "${aws_ecr_repository.this[0].repository_url}:runner"
-  has_settle       = var.images.settle != null
+  has_settle = var.images.settle != null
+  # An image of ours is the tag of its name, or one digest of it.
+  images = {
+    for part, own in local.own_images : part => (
+      !own ? var.images[part] :
+      var.images[part] == null ? "${aws_ecr_repository.this[0].repository_url}:${part}" : "${aws_ecr_repository.this[0].repository_url}@${var.images[part]}"
+    )
+  }
 
   # What the dispatcher's configuration calls a target: a cluster, the definition to run there, and where.
   targets = [

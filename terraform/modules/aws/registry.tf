@@ -1,5 +1,6 @@
 locals {
-  own_registry = var.images.dispatcher == null || var.images.runner == null
+  own_images   = { for part in concat(["dispatcher", "runner"], local.has_settle ? ["settle"] : []) : part => try(startswith(var.images[part], "sha256:"), true) }
+  own_registry = anytrue(values(local.own_images))
 }
 
 # One repository, three tags; digests of what ran are in the tasks themselves. Images can be pushed again, so they do not keep a

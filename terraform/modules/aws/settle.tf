@@ -58,7 +58,7 @@ resource "aws_lambda_function" "settle" {
   description                    = "Settles recordings whose task died"
   role                           = aws_iam_role.settle[0].arn
   package_type                   = "Image"
-  image_uri                      = var.images.settle
+  image_uri                      = local.images["settle"]
   architectures                  = [var.architecture == "ARM64" ? "arm64" : "x86_64"]
   memory_size                    = 256
   timeout                        = 60

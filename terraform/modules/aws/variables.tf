@@ -45,7 +45,7 @@ variable "livekit_url" {
 }
 
 variable "images" {
-  description = "Container images, by tag or digest. Without dispatcher or runner the tag of that name in a repository made here; without settle (the dispatcher's Lambda image) there is no Lambda. All of them must exist before the service or the Lambda is made."
+  description = "Container images. Without dispatcher or runner the tag of that name in a repository made here, `sha256:…` is one digest there, and a name is that of another registry; without settle (the dispatcher's Lambda image) there is no Lambda. All of them must exist before the service or the Lambda is made."
   type = object({
     dispatcher = optional(string)
     runner     = optional(string)
@@ -55,7 +55,7 @@ variable "images" {
   nullable = false
 
   validation {
-    condition     = var.images.settle == null || can(regex("\\.dkr\\.ecr\\.", var.images.settle))
+    condition     = var.images.settle == null || can(regex("\\.dkr\\.ecr\\.|^sha256:", var.images.settle))
     error_message = "images.settle: Lambda takes images from ECR only."
   }
 }

@@ -56,7 +56,7 @@ resource "azurerm_container_app" "dispatcher" {
 
     container {
       name   = "dispatcher"
-      image  = local.dispatcher_image
+      image  = local.images["dispatcher"]
       cpu    = var.dispatcher.cpu
       memory = "${var.dispatcher.cpu * 2}Gi"
 

@@ -9,12 +9,16 @@ locals {
   global = module.common.global
   tags   = module.common.tags
 
-  # One image may be ours and the other one not: each has its own registry.
-  own_images       = { dispatcher = var.images.dispatcher == null, runner = var.images.runner == null }
-  own_registry     = anytrue(values(local.own_images))
-  registries       = { for part, own in local.own_images : part => own ? azurerm_container_registry.this[0].login_server : var.images.registry }
-  dispatcher_image = local.own_images.dispatcher ? "${local.registries.dispatcher}/dispatcher:latest" : var.images.dispatcher
-  runner_image     = local.own_images.runner ? "${local.registries.runner}/runner:latest" : var.images.runner
+  # One image may be ours and the other one not: each has its own registry. Ours is the latest of its name, or one digest of it.
+  own_images   = { for part in ["dispatcher", "runner"] : part => try(startswith(var.images[part], "sha256:"), true) }
+  own_registry = anytrue(values(local.own_images))
+  registries   = { for part, own in local.own_images : part => own ? azurerm_container_registry.this[0].login_server : var.images.registry }
+  images = {
+    for part, own in local.own_images : part => (
+      !own ? var.images[part] :
+      var.images[part] == null ? "${local.registries[part]}/${part}:latest" : "${local.registries[part]}/${part}@${var.images[part]}"
+    )
+  }
 
   # A runner's secrets come with its launch, in values that the platform never shows again.
   runner_environment = {
@@ -34,7 +38,7 @@ locals {
         subscription   = var.subscription_id
         resource_group = azurerm_resource_group.runners.name
         location       = var.location
-        image          = local.runner_image
+        image          = local.images["runner"]
         identities     = [azurerm_user_assigned_identity.runner.id]
         subnet         = local.runner_subnet
         environment    = local.runner_environment

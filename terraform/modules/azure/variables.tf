@@ -65,7 +65,7 @@ variable "livekit_url" {
 }
 
 variable "images" {
-  description = "Container images, by tag or digest, which must exist before dispatchers start: without dispatcher or runner those of that name in a registry made here. registry: server of the others', if the runners' and dispatchers' identities must log in there."
+  description = "Container images, which must exist before dispatchers start: without dispatcher or runner the latest of that name in a registry made here, `sha256:…` is one digest of it, and a name is that of another registry, whose server is `registry` if the runners' and dispatchers' identities must log in there."
   type = object({
     dispatcher = optional(string)
     runner     = optional(string)

@@ -19,10 +19,15 @@ locals {
     "secretmanager", "storage",
   ]
 
-  own_registry     = var.images.dispatcher == null || var.images.runner == null
-  registry         = local.own_registry ? "${google_artifact_registry_repository.this[0].location}-docker.pkg.dev/${var.project_id}/${google_artifact_registry_repository.this[0].repository_id}" : null
-  dispatcher_image = var.images.dispatcher != null ? var.images.dispatcher : "${local.registry}/dispatcher:latest"
-  runner_image     = var.images.runner != null ? var.images.runner : "${local.registry}/runner:latest"
+  # An image of ours is the latest of its name, or one digest of it.
+  own_images   = { for part in ["dispatcher", "runner"] : part => try(startswith(var.images[part], "sha256:"), true) }
+  own_registry = anytrue(values(local.own_images))
+  registry     = local.own_registry ? "${google_artifact_registry_repository.this[0].location}-docker.pkg.dev/${var.project_id}/${google_artifact_registry_repository.this[0].repository_id}" : null
+  images = {
+    for part, own in local.own_images : part => (
+      !own ? var.images[part] : var.images[part] == null ? "${local.registry}/${part}:latest" : "${local.registry}/${part}@${var.images[part]}"
+    )
+  }
 
   targets = [{
     name     = "gcp/${var.region}"

@@ -71,7 +71,7 @@ variable "livekit_url" {
 }
 
 variable "images" {
-  description = "Container images, by tag or digest, which Cloud Run wants to exist before the job: without dispatcher or runner those of that name in a registry made here."
+  description = "Container images, which Cloud Run wants to exist before the job: without dispatcher or runner the latest of that name in a registry made here, `sha256:…` is one digest of it, and a name is that of another registry."
   type = object({
     dispatcher = optional(string)
     runner     = optional(string)

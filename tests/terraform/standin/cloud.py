@@ -217,7 +217,8 @@ class Cloud:
             at = f"{path}{name}"
             if at in known:
                 value = known[at]
-                state[name] = value.format_map(self.words(state)) if isinstance(value, str) else copy.deepcopy(value)
+                words = Words({**self.words(state), "serial": data["serial"]})
+                state[name] = value.format_map(words) if isinstance(value, str) else copy.deepcopy(value)
             else:
                 state[name] = self.made_up(kind, name, attribute["type"], state)
         for name, inner in block["blocks"].items():

@@ -128,6 +128,17 @@ run "each_part_pulls_its_own_image" {
   }
 }
 
+run "an_image_by_its_digest_is_ours" {
+  variables {
+    images = { dispatcher = "sha256:aa", runner = "sha256:bb", settle = "sha256:cc" }
+  }
+
+  assert {
+    condition     = length(aws_ecr_repository.this) == 1 && endswith(jsondecode(aws_ecs_task_definition.runner.container_definitions)[0].image, "@sha256:bb") && endswith(aws_lambda_function.settle[0].image_uri, "@sha256:cc")
+    error_message = "an upgrade by digests keeps the registry that they are in"
+  }
+}
+
 run "a_key_must_know_logs_and_events" {
   assert {
     condition     = [for statement in jsondecode(output.key_policy).Statement : statement.Principal.Service] == ["logs.eu-central-1.amazonaws.com", "events.amazonaws.com"] && alltrue(flatten([for statement in jsondecode(output.key_policy).Statement : [for action in statement.Action : !strcontains(action, "*")]]))

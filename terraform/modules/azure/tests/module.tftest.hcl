@@ -184,6 +184,17 @@ run "a_redis_in_an_existing_network" {
   }
 }
 
+run "an_image_by_its_digest_is_ours" {
+  variables {
+    images = { dispatcher = "sha256:aa", runner = "sha256:bb" }
+  }
+
+  assert {
+    condition     = length(azurerm_container_registry.this) == 1 && output.dispatcher_config.targets[0].options.image == "registry.example.org/runner@sha256:bb" && output.dispatcher_config.targets[0].options.registry == "registry.example.org"
+    error_message = "an upgrade by digests keeps the registry that they are in"
+  }
+}
+
 run "one_image_of_ours_and_one_of_another_registry" {
   variables {
     images = { dispatcher = "registry.example.net/dispatcher:1", registry = "registry.example.net" }

@@ -181,6 +181,17 @@ run "a_redis_with_a_password_of_its_own" {
   }
 }
 
+run "an_image_by_its_digest_is_ours" {
+  variables {
+    images = { dispatcher = "sha256:aa", runner = "sha256:bb" }
+  }
+
+  assert {
+    condition     = length(google_artifact_registry_repository.this) == 1 && google_cloud_run_v2_job.runner["1"].template[0].template[0].containers[0].image == "europe-west3-docker.pkg.dev/my-project/spillway-prod/runner@sha256:bb"
+    error_message = "an upgrade by digests keeps the registry that they are in"
+  }
+}
+
 run "below_a_prefix_only" {
   variables {
     storage = { prefix = "recordings/" }
