@@ -85,14 +85,15 @@ fn first_weeks(vendor: &Vendor) -> Result<()> {
     for words in vendor.prepared {
         account.tell(words)?;
     }
-    let first = Root::new(vendor, &account, vendor.regions[0])?;
+    let first = Root::new(vendor, &account, vendor.regions[0], without_network)?;
     first.set_up(vendor, &account)?;
     first.changes_nothing("the second plan")?;
     first.as_person("second").changes_nothing("the plan of a second person")?;
     account.tell(&["later"])?;
     first.as_person("first").changes_nothing("the plan a year later")?;
 
-    let second = Root::new(vendor, &account, vendor.regions[1])?;
+    // With the network and the Redis that the example names.
+    let second = Root::new(vendor, &account, vendor.regions[1], str::to_owned)?;
     second.set_up(vendor, &account).context("another region of the same account")?;
     first.changes_nothing("the plan after another region was set up")?;
 
@@ -179,17 +180,14 @@ struct Root {
 }
 
 impl Root {
-    fn new(vendor: &Vendor, account: &Account, region: &str) -> Result<Self> {
+    fn new(vendor: &Vendor, account: &Account, region: &str, edit: impl Fn(&str) -> String) -> Result<Self> {
         let copied = tempfile::Builder::new().prefix("spillway-root-").tempdir().context("make a folder")?;
         copy(&tree(), copied.path())?;
         let root = Self { tree: copied, name: vendor.root, account: account.file(), person: Cell::new("first") };
         let example = root.folder().join("terraform.tfvars.example");
         let text = std::fs::read_to_string(&example).with_context(|| format!("read {}", example.display()))?;
         ensure!(text.contains(vendor.regions[0]), "{} names another region", example.display());
-        // Redis is made here as well: it is most of what can go wrong.
-        let without_redis: String =
-            text.lines().filter(|line| !line.starts_with("  redis = ")).map(|line| format!("{line}\n")).collect();
-        let text = without_redis.replace(vendor.regions[0], region);
+        let text = edit(&text).replace(vendor.regions[0], region);
         let text = text.replacen("spillway = {\n", &format!("spillway = {{\n{}", vendor.keys), 1);
         std::fs::write(root.folder().join("terraform.tfvars"), text).context("write the variables")?;
         root.apply(&["init"], false)?;
@@ -265,6 +263,12 @@ impl Root {
             .and_then(|it| it["attributes"][argument].as_u64())
             .with_context(|| format!("no {kind} {key} with {argument}"))
     }
+}
+
+/// The example without what it brings along: network and Redis are made here, which is most of what can go wrong.
+fn without_network(example: &str) -> String {
+    let brings = |line: &&str| line.trim_start().starts_with("network ") || line.trim_start().starts_with("redis ");
+    example.lines().filter(|line| !brings(line)).map(|line| format!("{line}\n")).collect()
 }
 
 /// A name for each command of terraform: what is made in one command must be made in order.
