@@ -32,6 +32,7 @@ mod lambda;
 mod pushed;
 mod fleet;
 mod image;
+mod compose;
 mod foreign;
 mod applications;
 mod networks;
@@ -72,6 +73,7 @@ fn main() {
         pushed::cases(),
         fleet::cases(),
         image::cases(),
+        compose::cases(),
     ];
     let conclusion = libtest_mimic::run(&arguments, cases.into_iter().flatten().collect());
     if !arguments.list && !arguments.include_ignored && !arguments.ignored {
