@@ -82,8 +82,8 @@ pub fn cases() -> Vec<Trial> {
 
 fn first_weeks(vendor: &Vendor) -> Result<()> {
     let account = Account::empty()?;
-    for words in vendor.prepared {
-        account.tell(words)?;
+    for command in vendor.prepared {
+        account.tell(command)?;
     }
     let first = Root::new(vendor, &account, vendor.regions[0], without_network)?;
     first.set_up(vendor, &account)?;
@@ -166,8 +166,8 @@ impl Account {
         self.folder.path().join("account.json")
     }
 
-    fn tell(&self, words: &[&str]) -> Result<String> {
-        run(standin("account.py")?.arg(self.file()).args(words))
+    fn tell(&self, command: &[&str]) -> Result<String> {
+        run(standin("account.py")?.arg(self.file()).args(command))
     }
 }
 
