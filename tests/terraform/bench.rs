@@ -147,10 +147,18 @@ fn terraform() -> Command {
     command
 }
 
-/// terraform in a folder, with stand-ins.
+/// Whether providers come from Terraform's public registry instead: `validate` and `test` need no account with them either.
+pub fn from_registry() -> bool {
+    std::env::var_os("SPILLWAY_TERRAFORM_REGISTRY").is_some_and(|value| value == "1")
+}
+
+/// terraform in a folder, with stand-ins unless the registry's providers are asked for.
 pub fn with(folder: &Path) -> Result<Command> {
     let mut command = terraform();
-    command.current_dir(folder).env("TF_CLI_CONFIG_FILE", bench()?.path().join("terraform.rc"));
+    command.current_dir(folder);
+    if !from_registry() {
+        command.env("TF_CLI_CONFIG_FILE", bench()?.path().join("terraform.rc"));
+    }
     Ok(command)
 }
 
