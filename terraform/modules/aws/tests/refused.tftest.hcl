@@ -113,14 +113,6 @@ run "a_store_without_a_name" {
   expect_failures = [var.storage]
 }
 
-# Only in the apply that writes it: a plan needs no value.
-run "a_secret_left_out" {
-  variables {
-    secrets = { livekit-api-key = "k" }
-  }
-  expect_failures = [aws_secretsmanager_secret_version.this]
-}
-
 run "a_version_below_the_first" {
   command = plan
   variables { secrets_version = 0 }
@@ -158,4 +150,12 @@ run "a_recovery_that_secrets_manager_does_not_know" {
   command = plan
   variables { secret_recovery_days = 3 }
   expect_failures = [var.secret_recovery_days]
+}
+
+# Only in the apply that writes it: a plan needs no value.
+run "a_secret_left_out" {
+  variables {
+    secrets = { livekit-api-key = "k" }
+  }
+  expect_failures = [aws_secretsmanager_secret_version.this]
 }
