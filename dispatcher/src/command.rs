@@ -1,9 +1,11 @@
-//! Commands of `spillway-dispatcher` besides serving: `bill`, `price`, `target`. Each reads the configuration, does one
-//! thing and exits.
+//! Commands of `spillway-dispatcher` besides serving: `bill`, `price`, `target`, `healthy`. Each but the last reads the
+//! configuration, does one thing and exits.
 
+use std::net::Ipv4Addr;
 use std::path::PathBuf;
+use std::time::Duration;
 
-use anyhow::{Context, bail};
+use anyhow::{Context, bail, ensure};
 use clap::{Subcommand, ValueEnum};
 use spillway_bus::{Switches, Tasks};
 use spillway_cost::PriceList;
@@ -13,6 +15,11 @@ use spillway_dispatcher::billing::price_quote;
 use spillway_dispatcher::config::ConfigError;
 use spillway_dispatcher::targets::{OperatorState, SWITCHES};
 use spillway_plan::Defaults;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+/// Below the timeout of ECS' and Docker's health checks, so that the reason is printed.
+const HEALTHY_TIMEOUT: Duration = Duration::from_secs(4);
 
 /// A command line with its arguments; the comments below are its `--help`.
 #[derive(Subcommand)]
@@ -52,6 +59,12 @@ pub enum CliCommand {
         /// Its name in the configuration
         name: String,
     },
+    /// Ask the dispatcher in this container whether it works; for a health check, which has no other program here
+    Healthy {
+        /// Its `health_port`
+        #[arg(long, default_value = "8080")]
+        port: u16,
+    },
 }
 
 /// See [`OperatorState`].
@@ -75,8 +88,22 @@ impl CliCommand {
             Self::Bill { since, until, by, csv } => bill(&since, until.as_deref(), by, csv, &config(text)?).await,
             Self::Price { request, minutes, list } => price(request, minutes, list, text),
             Self::Target { what, name } => target(what, &name, &config(text)?).await,
+            Self::Healthy { port } => {
+                tokio::time::timeout(HEALTHY_TIMEOUT, healthy(port)).await.context("no answer in time")?
+            }
         }
     }
+}
+
+async fn healthy(port: u16) -> anyhow::Result<()> {
+    let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).await.context("connect to the health port")?;
+    let request = b"GET /healthz HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n";
+    stream.write_all(request).await.context("ask the health port")?;
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer).await.context("read its answer")?;
+    let status = String::from_utf8_lossy(&answer).split_whitespace().nth(1).map(str::to_owned);
+    ensure!(status.as_deref() == Some("200"), "not healthy: {}", String::from_utf8_lossy(&answer).trim());
+    Ok(())
 }
 
 fn config(text: Result<String, ConfigError>) -> anyhow::Result<Config> {

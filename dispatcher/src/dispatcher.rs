@@ -21,6 +21,7 @@ use crate::control::{ControlHandler, ControlMethod};
 use crate::health;
 use crate::intake::{ListActive, StartEgress};
 use crate::launch;
+use crate::metrics_log;
 use crate::reconcile::Reconciler;
 use crate::setup::{self, DispatcherError, Setup, idle_within};
 use crate::targets::Target;
@@ -63,6 +64,9 @@ impl Dispatcher {
         context.spawn(launch::run(Arc::clone(&context)));
         context.spawn(Reconciler::new(Arc::clone(&context)).run());
         context.spawn(billing::run(Arc::clone(&context)));
+        if config.log_json {
+            context.spawn(metrics_log::run(Arc::clone(&context)));
+        }
 
         let starts = RpcServer::new(&context.bus, service::EGRESS_INTERNAL);
         let list = Arc::new(ListActive(Arc::clone(&context)));

@@ -18,6 +18,7 @@ mod intake;
 pub mod reconcile;
 mod launch;
 pub mod billing;
+mod metrics_log;
 mod final_state;
 mod context;
 mod report;

@@ -113,6 +113,14 @@ impl Metrics {
         histogram.count += 1;
     }
 
+    /// Sum of the series of a counter, gauge or histogram (its sum of values) whose labels are wanted.
+    pub fn total(&self, name: &str, wanted: impl Fn(&[(&'static str, String)]) -> bool) -> f64 {
+        let numbers = self.numbers();
+        let values = numbers.values.get(name).into_iter().flatten().filter(|(labels, _)| wanted(labels));
+        let sums = numbers.histograms.get(name).into_iter().flatten().filter(|(labels, _)| wanted(labels));
+        values.map(|(_, value)| value).sum::<f64>() + sums.map(|(_, histogram)| histogram.sum).sum::<f64>()
+    }
+
     /// The exposition format.
     pub fn text(&self) -> String {
         let numbers = self.numbers();
@@ -163,6 +171,22 @@ fn shown(labels: &Labels, bound: Option<&str>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn series_are_added_up_by_their_labels() {
+        let metrics = Metrics::default();
+        for (target, outcome) in [("a", "launched"), ("a", "failed"), ("b", "failed")] {
+            metrics.count("spillway_launches_total", &[("target", target), ("outcome", outcome)], 1.0);
+        }
+        metrics.observe("spillway_cost_dollars", &[], 0.25);
+        metrics.observe("spillway_cost_dollars", &[], 0.5);
+        let failed =
+            |labels: &[(&str, String)]| labels.iter().any(|(name, value)| *name == "outcome" && value == "failed");
+        assert_eq!(metrics.total("spillway_launches_total", failed), 2.0);
+        assert_eq!(metrics.total("spillway_launches_total", |_| true), 3.0);
+        assert_eq!(metrics.total("spillway_cost_dollars", |_| true), 0.75);
+        assert_eq!(metrics.total("spillway_orphans_total", |_| true), 0.0);
+    }
 
     #[test]
     fn prometheus_can_read_it() {

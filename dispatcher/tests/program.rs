@@ -186,6 +186,18 @@ async fn switches_of_targets_and_a_changed_configuration_reach_a_running_dispatc
     assert!(dispatcher.is_alive());
 }
 
+/// A container's health check has the program and nothing else: no configuration, no shell.
+#[tokio::test]
+async fn a_dispatcher_is_asked_for_its_health_by_its_own_program() {
+    let ground = Ground::start().await;
+    let dispatcher = ground.dispatcher(&ground.config("")).await;
+    let port = dispatcher.port().to_owned();
+    eventually("healthy", async || ground.run("", &["healthy", "--port", &port]).ok).await;
+    drop(dispatcher);
+    let gone = ground.run("", &["healthy", "--port", &port]);
+    assert!(!gone.ok && gone.error.contains("connect to the health port"), "{gone:?}");
+}
+
 #[tokio::test]
 async fn a_look_for_what_was_lost_names_it_and_changes_nothing() {
     let ground = Ground::start().await;

@@ -137,8 +137,8 @@ fn run_request(arguments: RunnerArgs) -> anyhow::Result<ExitCode> {
     let file = arguments.request.context("no request")?;
     let shot = oneshot::prepare(oneshot::read(&file)?, &access, limits)?;
     let program = arguments.media.map_or_else(media::program, Ok)?;
-    let stores = Arc::new(stores::DefaultStoreFactory::new(&settings.guard));
-    let info = run(serve::serve_request(shot, &settings, program, stores))?;
+    let stores = stores::DefaultStoreFactory::new(&settings.guard, |name| std::env::var(name).ok());
+    let info = run(serve::serve_request(shot, &settings, program, Arc::new(stores)))?;
     let mut line = serde_json::to_string_pretty(&info).context("write the EgressInfo")?;
     line.push('\n');
     stdout().write_all(line.as_bytes()).context("write the EgressInfo")?;

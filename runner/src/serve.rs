@@ -72,7 +72,8 @@ pub async fn serve_task(
             info!("the ticket is taken or has expired");
             return Ok(ServeOutcome::NotOurs);
         };
-        let stores = stores::DefaultStoreFactory::new(&guard_of(&ticket.runner));
+        let environment = |name: &str| std::env::var(name).ok();
+        let stores = stores::DefaultStoreFactory::new(&guard_of(&ticket.runner), environment);
         serve_ticket(&bus, &tickets, names, ticket, task, Arc::new(stores)).await
     }
     .instrument(span)

@@ -12,10 +12,10 @@ locals {
   # Every variable of the module that `var.spillway` may set. A null is the module's own default.
   unset = {
     for key in [
-      "name", "environment", "tags", "livekit_url", "images", "architecture", "network", "redis", "storage",
-      "limits", "dispatcher", "runner", "settle_endpoints", "secrets_version", "existing_secrets", "budget",
-      "alarms", "dashboard", "container_insights", "activate_cost_tags", "log_retention_days", "kms_key_arn",
-      "permissions_boundary", "log_level", "settings",
+      "name", "environment", "tags", "livekit_url", "images", "architecture", "network", "redis", "storage", "limits",
+      "dispatcher", "runner", "settle_concurrency", "settle_endpoints", "secrets_version", "ticket_key_version",
+      "secret_recovery_days", "existing_secrets", "budget", "alarms", "dashboard", "container_insights",
+      "activate_cost_tags", "log_retention_days", "kms_key_arn", "permissions_boundary", "log_level", "settings",
     ] : key => null
   }
   spillway = merge(local.unset, var.spillway)
@@ -36,9 +36,12 @@ module "spillway" {
   limits               = local.spillway.limits
   dispatcher           = local.spillway.dispatcher
   runner               = local.spillway.runner
+  settle_concurrency   = local.spillway.settle_concurrency
   settle_endpoints     = local.spillway.settle_endpoints
   secrets              = var.secrets
   secrets_version      = local.spillway.secrets_version
+  ticket_key_version   = local.spillway.ticket_key_version
+  secret_recovery_days = local.spillway.secret_recovery_days
   existing_secrets     = local.spillway.existing_secrets
   budget               = local.spillway.budget
   alarms               = local.spillway.alarms

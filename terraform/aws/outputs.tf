@@ -23,6 +23,16 @@ output "redis_endpoint" {
   value       = module.spillway.redis_endpoint
 }
 
+output "network" {
+  description = "What livekit-server's network is peered with, and what its Redis lets in: VPC, range, subnets, route table of each, security groups."
+  value       = module.spillway.network
+}
+
+output "key_policy" {
+  description = "Statements that the policy of `kms_key_arn` must have, as JSON."
+  value       = module.spillway.key_policy
+}
+
 output "secrets" {
   description = "Secrets by short name: their ARNs."
   value       = module.spillway.secrets

@@ -23,6 +23,11 @@ output "redis_endpoint" {
   value       = module.spillway.redis_endpoint
 }
 
+output "network" {
+  description = "Virtual network, subnets and the address of the way out, for a peering with livekit-server's network; `redis.dns_networks` makes Redis' name known there."
+  value       = module.spillway.network
+}
+
 output "secrets" {
   description = "Secrets by short name: their ids in the vault."
   value       = module.spillway.secrets

@@ -3,15 +3,20 @@
 provider "google" {
   project = var.project_id
   region  = var.region
+
+  # A budget is asked for in the name of this project; with a person's credentials Google refuses it otherwise.
+  user_project_override = true
+  billing_project       = var.project_id
 }
 
 locals {
   # Every variable of the module that `var.spillway` may set. A null is the module's own default.
   unset = {
     for key in [
-      "name", "environment", "labels", "livekit_url", "images", "network", "redis", "storage", "limits",
-      "dispatcher", "size_classes", "task_hours", "events", "secrets_version", "existing_secrets", "budget",
-      "alarms", "dashboard", "enable_apis", "deletion_protection", "log_level", "settings",
+      "name", "environment", "labels", "project_number", "livekit_url", "images", "network", "redis", "storage",
+      "limits", "dispatcher", "size_classes", "task_hours", "events", "secrets_version", "ticket_key_version",
+      "existing_secrets", "budget", "alarms", "dashboard", "enable_apis", "deletion_protection", "log_level",
+      "settings",
     ] : key => null
   }
   spillway = merge(local.unset, var.spillway)
@@ -24,6 +29,7 @@ module "spillway" {
   environment         = local.spillway.environment
   labels              = local.spillway.labels
   project_id          = var.project_id
+  project_number      = local.spillway.project_number
   region              = var.region
   livekit_url         = local.spillway.livekit_url
   images              = local.spillway.images
@@ -37,6 +43,7 @@ module "spillway" {
   events              = local.spillway.events
   secrets             = var.secrets
   secrets_version     = local.spillway.secrets_version
+  ticket_key_version  = local.spillway.ticket_key_version
   existing_secrets    = local.spillway.existing_secrets
   budget              = local.spillway.budget
   alarms              = local.spillway.alarms

@@ -23,6 +23,16 @@ output "redis_endpoint" {
   value       = module.spillway.redis_endpoint
 }
 
+output "network" {
+  description = "Network and subnetwork of dispatchers and runners. A Redis made here is reachable from this network only, not from one that is peered with it."
+  value       = module.spillway.network
+}
+
+output "redis_ca" {
+  description = "Authority of Redis' certificate (PEM), which livekit-server needs as `redis.tls.ca_cert_file`."
+  value       = module.spillway.redis_ca
+}
+
 output "secrets" {
   description = "Secrets by short name: their ids in the project."
   value       = module.spillway.secrets

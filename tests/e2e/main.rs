@@ -36,6 +36,7 @@ mod lambda;
 mod pushed;
 mod fleet;
 mod image;
+mod compose;
 mod foreign;
 mod applications;
 mod networks;
@@ -88,6 +89,7 @@ fn main() -> ExitCode {
         pushed::cases(),
         fleet::cases(),
         image::cases(),
+        compose::cases(),
     ];
     let conclusion = libtest_mimic::run(&arguments, cases.into_iter().flatten().collect());
     if !arguments.list && !arguments.include_ignored && !arguments.ignored {

@@ -80,6 +80,8 @@ async fn secrets_are_written_to_aci_and_never_shown() {
     let shown = harness.cloud.show(&task.id);
     assert!(!shown.to_string().contains("canary"), "{shown}");
     assert_eq!(shown["tags"]["room"], "Ünsere Küche / 1 <&>");
+    // A group in a network takes no name server over from it, and Redis has its name in a private zone.
+    assert_eq!(shown["properties"]["dnsConfig"]["nameServers"], serde_json::json!(["168.63.129.16"]));
     let given = given(folder.path(), "EG_given").await;
     for line in [
         "SPILLWAY_ATTEMPT=2",

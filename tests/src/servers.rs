@@ -42,7 +42,11 @@ fn on_path(name: &str) -> Option<PathBuf> {
 }
 
 /// livekit-server: `LIVEKIT_SERVER`, else on PATH, else in the cache of the set-up.
-fn livekit_binary() -> Result<PathBuf> {
+///
+/// # Errors
+///
+/// There is none.
+pub fn livekit_binary() -> Result<PathBuf> {
     let named = std::env::var_os("LIVEKIT_SERVER").map(PathBuf::from);
     let cached = ["livekit-server", "server"].map(|name| cache().join("bin").join(name));
     let found =

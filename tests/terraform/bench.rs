@@ -1,4 +1,5 @@
-//! A copy of the tree, with providers that know only their schemas: terraform writes beside what it reads.
+//! A copy of the tree, with providers that know their schemas and some of their vendors' ways (`standin/`): terraform writes
+//! beside what it reads.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -19,8 +20,26 @@ const PROVIDERS: &[(&str, &str, &str)] = &[
     ("cdktf-provider-azurerm-14.23.1.tgz", "azurerm", "4.55.0"),
 ];
 
-const SCHEMA: &str = include_str!("standin/schema.py");
-const PROVIDER: &str = include_str!("standin/provider.py");
+/// Of the provider `time`, whose only resource is written down in `standin/time.json`.
+const TIME: &str = "0.13.1";
+
+/// Resources that nothing here makes any more, and that a rule speaks of.
+const ONLY_IN_RULES: &[&str] = &["resource/google_compute_firewall"];
+
+/// The stand-ins' programs, and what they know of each vendor.
+const STANDIN: &[(&str, &str)] = &[
+    ("schema.py", include_str!("standin/schema.py")),
+    ("provider.py", include_str!("standin/provider.py")),
+    ("cloud.py", include_str!("standin/cloud.py")),
+    ("account.py", include_str!("standin/account.py")),
+    ("selfcheck.py", include_str!("standin/selfcheck.py")),
+    ("cases.json", include_str!("standin/cases.json")),
+    ("schemas/time.json", include_str!("standin/time.json")),
+    ("rules/aws.json", include_str!("standin/rules/aws.json")),
+    ("rules/azurerm.json", include_str!("standin/rules/azurerm.json")),
+    ("rules/google.json", include_str!("standin/rules/google.json")),
+    ("rules/time.json", include_str!("standin/rules/time.json")),
+];
 
 pub struct TerraformModule {
     pub name: String,
@@ -128,10 +147,32 @@ fn terraform() -> Command {
     command
 }
 
-fn with(folder: &Path) -> Result<Command> {
+/// Whether providers come from Terraform's public registry instead: `validate` and `test` need no account with them either.
+pub fn from_registry() -> bool {
+    std::env::var_os("SPILLWAY_TERRAFORM_REGISTRY").is_some_and(|value| value == "1")
+}
+
+/// terraform in a folder, with stand-ins unless the registry's providers are asked for.
+pub fn with(folder: &Path) -> Result<Command> {
     let mut command = terraform();
-    command.current_dir(folder).env("TF_CLI_CONFIG_FILE", bench()?.path().join("terraform.rc"));
+    command.current_dir(folder);
+    if !from_registry() {
+        command.env("TF_CLI_CONFIG_FILE", bench()?.path().join("terraform.rc"));
+    }
     Ok(command)
+}
+
+/// One of the stand-ins' programs.
+pub fn standin(program: &str) -> Result<Command> {
+    let mut command = Command::new(installed("venv-terraform/bin/python")?);
+    command.current_dir(bench()?.path()).arg(program);
+    Ok(command)
+}
+
+/// Each rule finds the mistake that it is for.
+pub fn rules() -> CheckResult {
+    let checked = standin("selfcheck.py").and_then(|mut command| run(command.args(["schemas", "rules", "cases.json"])));
+    checked.map(drop).map_err(|error| failed(&error))
 }
 
 /// What it said. Otherwise all of it is the error.
@@ -164,25 +205,36 @@ fn set_up() -> Result<TempDir> {
     let bench = tempfile::Builder::new().prefix("spillway-terraform-").tempdir().context("make a folder")?;
     copy(&tree(), &bench.path().join("terraform"))?;
     let python = installed("venv-terraform/bin/python")?;
-    for (name, text) in [("schema.py", SCHEMA), ("provider.py", PROVIDER)] {
+    for folder in ["schemas", "rules"] {
+        std::fs::create_dir(bench.path().join(folder)).context("make a folder")?;
+    }
+    for (name, text) in STANDIN {
         std::fs::write(bench.path().join(name), text).with_context(|| format!("write {name}"))?;
     }
     let mirror = bench.path().join("mirror");
     let vendor = mirror.join(home(bench.path())?).join("hashicorp");
-    let used = used(&tree())?;
-    for (package, provider, version) in PROVIDERS {
+    let mut used = used(&tree())?;
+    used.extend(ONLY_IN_RULES.iter().map(|&name| name.to_owned()));
+    let schema = |provider: &str| bench.path().join("schemas").join(format!("{provider}.json"));
+    for (package, provider, _) in PROVIDERS {
         let types: Vec<&String> = used.iter().filter(|name| name.contains(&format!("/{provider}_"))).collect();
-        let schema = bench.path().join(format!("{provider}.json"));
         let mut command = Command::new(&python);
-        command.arg(bench.path().join("schema.py")).arg(installed("npm-terraform")?.join(package)).arg(&schema);
+        command
+            .arg(bench.path().join("schema.py"))
+            .arg(installed("npm-terraform")?.join(package))
+            .arg(schema(provider));
         run(command.args(&types))?;
+    }
+    let versions = PROVIDERS.iter().map(|(_, provider, version)| (*provider, *version)).chain([("time", TIME)]);
+    for (provider, version) in versions {
         let folder = vendor.join(provider).join(version).join(platform());
         std::fs::create_dir_all(&folder).context("make the mirror")?;
         let script = format!(
-            "#!/bin/sh\nexec '{}' '{}' '{}'\n",
+            "#!/bin/sh\nexec '{}' '{}' '{}' '{}'\n",
             python.display(),
             bench.path().join("provider.py").display(),
-            schema.display()
+            schema(provider).display(),
+            bench.path().join("rules").join(format!("{provider}.json")).display()
         );
         executable(&folder.join(format!("terraform-provider-{provider}_v{version}")), &script)?;
     }

@@ -1,12 +1,16 @@
-//! The Terraform code, offline: terraform itself over stand-in providers (`standin/`), checkov, and our own rules.
+//! The Terraform code, offline: terraform itself over stand-in providers (`standin/`), applied in an account that is a file,
+//! checkov, and our own rules.
 //!
 //! Cases run one after the other: each is a process that takes a core. `SPILLWAY_WRITE_REFERENCE=1` writes the tables of
 //! the modules' README files instead of comparing them.
 
+mod applied;
 mod bench;
 mod checkov;
 mod config;
+mod events;
 mod policies;
+mod push;
 mod roots;
 mod sizes;
 mod tables;
@@ -30,9 +34,13 @@ fn main() {
             trials.push(Trial::test(format!("{name}::tests"), move || bench::test(&module.path)));
         }
     }
+    trials.push(Trial::test("standin::rules_find_what_they_are_for", bench::rules));
+    trials.extend(applied::cases());
     trials.push(Trial::test("roots::hand_every_variable_on", roots::compare));
     trials.push(Trial::test("config::is_one_that_the_dispatcher_reads", config::read));
     trials.extend(policies::cases());
+    trials.push(events::case());
+    trials.push(push::case());
     trials.extend(sizes::cases());
     trials.push(Trial::test("checkov::finds_what_we_gave_reasons_for", checkov::findings));
     trials.push(Trial::test("tables::are_those_of_the_variables", tables::compare));

@@ -32,10 +32,15 @@ fn aws() -> Result<()> {
         "log_group_arn",
         "queue_arn",
         "key_arn",
+        "region",
+        "account",
     ];
-    let values: Vec<_> =
-        names.into_iter().map(|name| (name, arn)).chain([("secret_arns", "[\"arn:aws:x\"]")]).collect();
-    for part in ["dispatcher", "runner", "execution", "settle", "bucket-key", "secrets-key"] {
+    let values: Vec<_> = names
+        .into_iter()
+        .map(|name| (name, arn))
+        .chain([("secret_arns", "[\"arn:aws:x\"]"), ("log_group_arns", "[\"arn:aws:x\"]")])
+        .collect();
+    for part in ["dispatcher", "runner", "execution", "settle", "bucket-key", "secrets-key", "key"] {
         let policy = grants::aws(part, &values)?;
         let statements = policy["Statement"].as_array().context("a policy has statements")?;
         ensure!(statements.iter().all(|statement| statement["Effect"] == "Allow"), "{part} denies something");

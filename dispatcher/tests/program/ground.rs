@@ -151,6 +151,11 @@ impl Running {
         text.lines().find_map(|line| line.strip_prefix(series)?.trim().parse().ok())
     }
 
+    /// Where its health is served.
+    pub fn port(&self) -> &str {
+        self.health.rsplit(':').next().unwrap()
+    }
+
     /// Another configuration, and SIGHUP.
     pub fn reload(&self, config: &str) {
         self.write(config);

@@ -29,6 +29,9 @@ pub struct Options {
     pub sts_endpoint: Option<String>,
     /// For endpoints and proxies that a request named. The default opens nothing that is not public.
     pub guard: Guard,
+    /// Client id of the identity that Azure is asked for where a destination has no key; `None`: the machine's own, which a
+    /// container group with a user-assigned identity does not have.
+    pub azure_client_id: Option<String>,
 }
 
 impl Options {
@@ -51,6 +54,7 @@ impl Default for Options {
             session_name: "spillway".to_owned(),
             sts_endpoint: None,
             guard: Guard::default(),
+            azure_client_id: None,
         }
     }
 }

@@ -24,14 +24,16 @@ pub trait StoreFactory: Send + Sync + fmt::Debug {
 /// Opens real stores: S3, Azure, GCS, AliOSS.
 #[derive(Clone, Debug, Default)]
 pub struct DefaultStoreFactory {
-    /// Timeouts, and what requests may name.
+    /// Timeouts, what requests may name, and who Azure's stores are used as.
     pub options: Options,
 }
 
 impl DefaultStoreFactory {
-    /// With what the installation opens to requests.
-    pub fn new(rules: &GuardRules) -> Self {
-        Self { options: Options { guard: Guard::new(rules), ..Options::default() } }
+    /// With what the installation opens to requests, and what the environment says about this machine: `AZURE_CLIENT_ID` names
+    /// the identity that Azure's stores are used as, as in Azure's own tools.
+    pub fn new(rules: &GuardRules, env: impl Fn(&str) -> Option<String>) -> Self {
+        let azure_client_id = env("AZURE_CLIENT_ID").filter(|id| !id.is_empty());
+        Self { options: Options { guard: Guard::new(rules), azure_client_id, ..Options::default() } }
     }
 }
 
@@ -66,5 +68,22 @@ impl<'a> OpenedStores<'a> {
     pub(super) fn get(&self, destination: &Destination) -> Option<Result<Arc<dyn Storage>, &StorageError>> {
         let (_, opened) = self.0.iter().find(|(known, _)| *known == destination)?;
         Some(opened.as_ref().map(Arc::clone))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn azures_identity_is_the_one_that_the_environment_names() {
+        let named = |value: &str| {
+            let value = value.to_owned();
+            let env = move |name: &str| (name == "AZURE_CLIENT_ID").then(|| value.clone());
+            DefaultStoreFactory::new(&GuardRules::default(), env)
+        };
+        assert_eq!(named("runner").options.azure_client_id.as_deref(), Some("runner"));
+        assert_eq!(named("").options.azure_client_id, None);
+        assert_eq!(DefaultStoreFactory::new(&GuardRules::default(), |_| None).options.azure_client_id, None);
     }
 }

@@ -20,7 +20,7 @@ mock_provider "aws" {
 
 variables {
   region   = "eu-central-1"
-  secrets  = {}
+  secrets  = { livekit-api-key = "k", livekit-api-secret = "s", ticket-key = "t" }
   spillway = { livekit_url = "wss://livekit.example.org" }
 }
 

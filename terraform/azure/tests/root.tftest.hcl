@@ -1,5 +1,8 @@
 # What `spillway` says reaches the module, which checks it; a key that the module does not have is refused.
 
+# A test does not wait.
+mock_provider "time" {}
+
 mock_provider "azurerm" {
   mock_data "azurerm_client_config" {
     defaults = { tenant_id = "00000000-0000-0000-0000-00000000000a", object_id = "00000000-0000-0000-0000-00000000000b" }
@@ -18,7 +21,7 @@ mock_provider "azurerm" {
 variables {
   subscription_id = "11111111-2222-3333-4444-555555555555"
   secrets         = { livekit-api-key = "k", livekit-api-secret = "s", ticket-key = "t" }
-  spillway        = { livekit_url = "wss://livekit.example.org", secrets_version = 1, location = "westeurope" }
+  spillway        = { livekit_url = "wss://livekit.example.org", location = "westeurope" }
 }
 
 run "what_is_left_out_has_the_modules_default" {
@@ -31,12 +34,11 @@ run "what_is_left_out_has_the_modules_default" {
 run "what_is_set_is_handed_on" {
   variables {
     spillway = {
-      livekit_url     = "wss://livekit.example.org"
-      secrets_version = 1
-      location        = "westeurope"
-      environment     = "dev"
-      limits          = { queue = 7 }
-      settings        = { port = 5000 }
+      livekit_url = "wss://livekit.example.org"
+      location    = "westeurope"
+      environment = "dev"
+      limits      = { queue = 7 }
+      settings    = { port = 5000 }
     }
   }
 
@@ -48,12 +50,12 @@ run "what_is_set_is_handed_on" {
 
 run "a_key_the_module_does_not_have" {
   command = plan
-  variables { spillway = { livekit_url = "wss://livekit.example.org", secrets_version = 1, location = "westeurope", log_retention = 7 } }
+  variables { spillway = { livekit_url = "wss://livekit.example.org", location = "westeurope", log_retention = 7 } }
   expect_failures = [var.spillway]
 }
 
 run "secrets_are_no_key" {
   command = plan
-  variables { spillway = { livekit_url = "wss://livekit.example.org", secrets_version = 1, location = "westeurope", secrets = {} } }
+  variables { spillway = { livekit_url = "wss://livekit.example.org", location = "westeurope", secrets = {} } }
   expect_failures = [var.spillway]
 }

@@ -1,5 +1,8 @@
 # What `spillway` says reaches the module, which checks it; a key that the module does not have is refused.
 
+# A test does not wait.
+mock_provider "time" {}
+
 mock_provider "google" {
   mock_data "google_project" {
     defaults = { number = "123456789012" }
@@ -16,7 +19,7 @@ variables {
   project_id = "my-project"
   region     = "europe-west3"
   secrets    = { livekit-api-key = "k", livekit-api-secret = "s", ticket-key = "t" }
-  spillway   = { livekit_url = "wss://livekit.example.org", secrets_version = 1 }
+  spillway   = { livekit_url = "wss://livekit.example.org" }
 }
 
 run "what_is_left_out_has_the_modules_default" {
@@ -29,11 +32,10 @@ run "what_is_left_out_has_the_modules_default" {
 run "what_is_set_is_handed_on" {
   variables {
     spillway = {
-      livekit_url     = "wss://livekit.example.org"
-      secrets_version = 1
-      environment     = "dev"
-      limits          = { queue = 7 }
-      settings        = { port = 5000 }
+      livekit_url = "wss://livekit.example.org"
+      environment = "dev"
+      limits      = { queue = 7 }
+      settings    = { port = 5000 }
     }
   }
 
@@ -45,12 +47,12 @@ run "what_is_set_is_handed_on" {
 
 run "a_key_the_module_does_not_have" {
   command = plan
-  variables { spillway = { livekit_url = "wss://livekit.example.org", secrets_version = 1, log_retention = 7 } }
+  variables { spillway = { livekit_url = "wss://livekit.example.org", log_retention = 7 } }
   expect_failures = [var.spillway]
 }
 
 run "secrets_are_no_key" {
   command = plan
-  variables { spillway = { livekit_url = "wss://livekit.example.org", secrets_version = 1, secrets = {} } }
+  variables { spillway = { livekit_url = "wss://livekit.example.org", secrets = {} } }
   expect_failures = [var.spillway]
 }

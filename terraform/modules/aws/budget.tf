@@ -2,10 +2,11 @@ locals {
   cost_tags = ["stack", "tenant", "room", "type", "egress_id"]
 }
 
-# Counts what carries our stack tag, which takes a day to appear after the tag was activated.
+# Counts what carries our stack tag in this region, from the day after the tag was activated in the account that pays
+# (`activate_cost_tags`); before, it stays at 0 and says nothing.
 resource "aws_budgets_budget" "this" {
   count        = var.budget.monthly_usd > 0 ? 1 : 0
-  name         = local.prefix
+  name         = local.global
   budget_type  = "COST"
   limit_amount = tostring(var.budget.monthly_usd)
   limit_unit   = "USD"
@@ -15,6 +16,10 @@ resource "aws_budgets_budget" "this" {
   cost_filter {
     name   = "TagKeyValue"
     values = [format("user:stack$%s", local.prefix)]
+  }
+  cost_filter {
+    name   = "Region"
+    values = [local.region]
   }
 
   dynamic "notification" {

@@ -1,3 +1,4 @@
+# Two clusters, which cost nothing: a dispatcher may stop every task of the runners' and none of its siblings.
 resource "aws_ecs_cluster" "this" {
   name = local.prefix
   tags = local.tags
@@ -8,8 +9,18 @@ resource "aws_ecs_cluster" "this" {
   }
 }
 
+resource "aws_ecs_cluster" "runners" {
+  name = "${local.prefix}-runners"
+  tags = local.tags
+
+  setting {
+    name  = "containerInsights"
+    value = var.container_insights ? "enabled" : "disabled"
+  }
+}
+
 resource "aws_ecs_cluster_capacity_providers" "this" {
-  cluster_name       = aws_ecs_cluster.this.name
+  cluster_name       = aws_ecs_cluster.runners.name
   capacity_providers = ["FARGATE", "FARGATE_SPOT"]
 }
 
@@ -36,13 +47,14 @@ resource "aws_ecs_task_definition" "runner" {
 
   container_definitions = jsonencode([{
     name                   = "runner"
-    image                  = local.runner_image
+    image                  = local.images["runner"]
     essential              = true
     readonlyRootFilesystem = true
     user                   = "10001:10001"
     stopTimeout            = var.runner.stop_seconds
     # No init: as the first process it would keep the secrets in an environment that the media process could read.
-    linuxParameters = { initProcessEnabled = false, capabilities = { drop = ["ALL"] } }
+    # `add = []`: ECS stores both lists, and a list that is absent here would be a new definition on every apply.
+    linuxParameters = { initProcessEnabled = false, capabilities = { add = [], drop = ["ALL"] } }
     mountPoints     = [{ sourceVolume = "spool", containerPath = "/tmp", readOnly = false }]
     environment     = [for name, value in local.runner_environment : { name = name, value = value }]
     secrets         = [for name, arn in local.runner_secrets : { name = name, valueFrom = arn }]
@@ -56,6 +68,11 @@ resource "aws_ecs_task_definition" "runner" {
       }
     }
   }])
+
+  # A launch between the two would find none.
+  lifecycle {
+    create_before_destroy = true
+  }
 }
 
 locals {

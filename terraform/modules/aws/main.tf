@@ -10,11 +10,18 @@ locals {
   partition = data.aws_partition.this.partition
   region    = data.aws_region.this.region
   prefix    = module.common.prefix
-  tags      = module.common.tags
+  # IAM roles, the dashboard and the budget have one list for all regions of an account.
+  global = module.common.global
+  tags   = module.common.tags
 
-  dispatcher_image = var.images.dispatcher != null ? var.images.dispatcher : "${aws_ecr_repository.this[0].repository_url}:dispatcher"
-  runner_image     = var.images.runner != null ? var.images.runner : "${aws_ecr_repository.this[0].repository_url}:runner"
-  has_settle       = var.images.settle != null
+  has_settle = var.images.settle != null
+  # An image of ours is the tag of its name, or one digest of it.
+  images = {
+    for part, own in local.own_images : part => (
+      !own ? var.images[part] :
+      var.images[part] == null ? "${aws_ecr_repository.this[0].repository_url}:${part}" : "${aws_ecr_repository.this[0].repository_url}@${var.images[part]}"
+    )
+  }
 
   # What the dispatcher's configuration calls a target: a cluster, the definition to run there, and where.
   targets = [
@@ -27,7 +34,7 @@ locals {
       nat      = !var.network.public_ip
       options = {
         region           = local.region
-        cluster          = aws_ecs_cluster.this.arn
+        cluster          = aws_ecs_cluster.runners.arn
         task_definition  = aws_ecs_task_definition.runner.family
         container        = "runner"
         subnets          = local.runner_subnets
@@ -44,6 +51,7 @@ module "common" {
 
   name        = var.name
   environment = var.environment
+  place       = data.aws_region.this.region
   unique      = data.aws_caller_identity.this.account_id
   tags        = var.tags
   livekit_url = var.livekit_url

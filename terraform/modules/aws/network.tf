@@ -4,6 +4,13 @@
 data "aws_availability_zones" "this" {
   count = var.network.create ? 1 : 0
   state = "available"
+
+  # Without Local and Wavelength Zones, which an account may have opted into: there is neither Fargate nor ElastiCache, and
+  # `us-east-1-bos-1a` stands before `us-east-1a`.
+  filter {
+    name   = "opt-in-status"
+    values = ["opt-in-not-required"]
+  }
 }
 
 locals {
@@ -11,6 +18,8 @@ locals {
   vpc_id         = var.network.create ? aws_vpc.this[0].id : var.network.vpc_id
   subnets        = var.network.create ? aws_subnet.public[*].id : var.network.subnet_ids
   runner_subnets = var.network.create || length(var.network.runner_subnet_ids) == 0 ? local.subnets : var.network.runner_subnet_ids
+  # A Lambda gets no public address, so a subnet of tasks with public addresses is no way out for it.
+  settle_subnets = var.network.create ? aws_subnet.private[*].id : length(var.network.settle_subnet_ids) > 0 ? var.network.settle_subnet_ids : var.network.subnet_ids
   endpoints      = var.network.create && local.has_settle && var.settle_endpoints ? toset(["ecs", "secretsmanager"]) : toset([])
 }
 
@@ -81,14 +90,15 @@ resource "aws_vpc_endpoint" "s3" {
   tags              = merge(local.tags, { Name = "${local.prefix}-s3" })
 }
 
-# A Lambda in a network has no public address; these are its way to launch a salvage and to read its secrets.
+# A Lambda in a network has no public address; these are its way to launch a salvage and to read its secrets. Private DNS sends
+# everybody in the network through them, so they stand in both zones: in one, its failure would stop every start.
 resource "aws_vpc_endpoint" "settle" {
   for_each            = local.endpoints
   vpc_id              = aws_vpc.this[0].id
   service_name        = "com.amazonaws.${local.region}.${each.key}"
   vpc_endpoint_type   = "Interface"
   private_dns_enabled = true
-  subnet_ids          = [aws_subnet.private[0].id]
+  subnet_ids          = aws_subnet.private[*].id
   security_group_ids  = [aws_security_group.endpoint[0].id]
   tags                = merge(local.tags, { Name = "${local.prefix}-${each.key}" })
 }

@@ -14,8 +14,30 @@ output "dispatcher_config" {
 }
 
 output "cluster" {
-  description = "ARN of the ECS cluster."
-  value       = aws_ecs_cluster.this.arn
+  description = "ARN of the ECS cluster in which runners are."
+  value       = aws_ecs_cluster.runners.arn
+}
+
+output "network" {
+  description = "What livekit-server's network is peered with, and what its Redis lets in: VPC, range, subnets, route table of each, security groups."
+  value = {
+    vpc_id          = local.vpc_id
+    cidr            = var.network.create ? var.network.cidr : null
+    subnets         = { dispatcher = local.subnets, runner = local.runner_subnets, settle = local.settle_subnets }
+    route_tables    = { public = one(aws_route_table.public[*].id), private = one(aws_vpc.this[*].main_route_table_id) }
+    security_groups = { for part, group in merge({ dispatcher = aws_security_group.dispatcher.id, runner = aws_security_group.runner.id }, local.redis_clients, { redis = one(aws_security_group.redis[*].id) }) : part => group if group != null }
+  }
+}
+
+output "key_policy" {
+  description = "Statements that the policy of `kms_key_arn` must have, as JSON."
+  value = templatefile("${path.module}/policies/key.json.tftpl", {
+    region  = local.region
+    account = local.account
+    log_group_arns = jsonencode([
+      for name in ["/${local.prefix}/*", "/aws/lambda/${local.prefix}-settle"] : "arn:${local.partition}:logs:${local.region}:${local.account}:log-group:${name}"
+    ])
+  })
 }
 
 output "runner_task_definition" {
@@ -66,7 +88,7 @@ output "log_urls" {
 
 output "dashboard_url" {
   description = "The dashboard in the console."
-  value       = var.dashboard ? "https://${local.region}.console.aws.amazon.com/cloudwatch/home?region=${local.region}#dashboards/dashboard/${local.prefix}" : null
+  value       = var.dashboard ? "https://${local.region}.console.aws.amazon.com/cloudwatch/home?region=${local.region}#dashboards/dashboard/${local.global}" : null
 }
 
 output "cost_tags" {

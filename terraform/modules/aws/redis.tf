@@ -1,6 +1,7 @@
 # One slot space: psrpc uses channels and scripts over several keys, so cluster mode stays off.
-# No password: its value would be in the state (the provider has no write-only argument for it). TLS, and a security group
-# that only names dispatchers, runners, the Lambda and the clients you name.
+# No password of its own: its value would be in the state (the provider has no write-only argument for it of this version). TLS,
+# and a security group that only names dispatchers, runners, the Lambda and the clients you name; users of `user_groups`, whose
+# passwords are made outside of Terraform, where that is not enough.
 
 locals {
   redis_address = var.redis.create ? "${aws_elasticache_replication_group.this[0].primary_endpoint_address}:6379" : var.redis.address
@@ -8,7 +9,7 @@ locals {
   redis_clients = var.redis.create ? merge(
     { dispatcher = aws_security_group.dispatcher.id, runner = aws_security_group.runner.id },
     local.has_settle ? { settle = aws_security_group.settle[0].id } : {},
-    { for group in var.redis.clients : group => group },
+    { for name, group in var.redis.clients : "client-${name}" => group },
   ) : {}
 }
 
@@ -67,6 +68,7 @@ resource "aws_elasticache_replication_group" "this" {
   description                = "psrpc, registry, tickets and queue of ${local.prefix}"
   engine                     = "valkey"
   engine_version             = "8.0"
+  user_group_ids             = length(var.redis.user_groups) > 0 ? var.redis.user_groups : null
   node_type                  = var.redis.node_type
   num_cache_clusters         = 1 + var.redis.replicas
   automatic_failover_enabled = var.redis.replicas > 0
@@ -80,4 +82,9 @@ resource "aws_elasticache_replication_group" "this" {
   auto_minor_version_upgrade = true
   kms_key_id                 = var.kms_key_arn
   tags                       = local.tags
+
+  lifecycle {
+    # AWS upgrades minor versions by itself, and the provider replaces a Redis whose version is larger than the one above.
+    ignore_changes = [engine_version]
+  }
 }

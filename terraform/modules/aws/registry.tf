@@ -1,12 +1,15 @@
 locals {
-  own_registry = var.images.dispatcher == null || var.images.runner == null
+  own_images   = { for part in concat(["dispatcher", "runner"], local.has_settle ? ["settle"] : []) : part => try(startswith(var.images[part], "sha256:"), true) }
+  own_registry = anytrue(values(local.own_images))
 }
 
-# One repository, two tags; digests of what ran are in the tasks themselves.
+# One repository, three tags; digests of what ran are in the tasks themselves. Images can be pushed again, so they do not keep a
+# `destroy` from its end.
 resource "aws_ecr_repository" "this" {
   count                = local.own_registry ? 1 : 0
   name                 = local.prefix
   image_tag_mutability = "MUTABLE"
+  force_delete         = true
   tags                 = local.tags
 
   image_scanning_configuration {

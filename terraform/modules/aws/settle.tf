@@ -1,18 +1,14 @@
-# When no dispatcher lives: a task that stopped is settled by the same code in a Lambda.
+# When no dispatcher lives: a task that stopped is settled by the same code in a Lambda. The patterns are JSON in events/:
+# rendered here, held against events by tests.
 
 resource "aws_cloudwatch_event_rule" "stopped" {
   count       = local.has_settle ? 1 : 0
   name        = "${local.prefix}-runner-stopped"
   description = "A runner's task has stopped"
   tags        = local.tags
-  event_pattern = jsonencode({
-    source      = ["aws.ecs"]
-    detail-type = ["ECS Task State Change"]
-    detail = {
-      clusterArn        = [aws_ecs_cluster.this.arn]
-      taskDefinitionArn = [{ prefix = "${local.runner_definition_arn}:" }]
-      lastStatus        = ["STOPPED"]
-    }
+  event_pattern = templatefile("${path.module}/events/stopped.json.tftpl", {
+    cluster_arn    = aws_ecs_cluster.runners.arn
+    definition_arn = local.runner_definition_arn
   })
 }
 
@@ -22,14 +18,9 @@ resource "aws_cloudwatch_event_rule" "reclaimed" {
   name        = "${local.prefix}-runner-reclaimed"
   description = "Spot capacity of a runner will be reclaimed"
   tags        = local.tags
-  event_pattern = jsonencode({
-    source      = ["aws.ecs"]
-    detail-type = ["ECS Task State Change"]
-    detail = {
-      clusterArn        = [aws_ecs_cluster.this.arn]
-      taskDefinitionArn = [{ prefix = "${local.runner_definition_arn}:" }]
-      stopCode          = ["TerminationNotice"]
-    }
+  event_pattern = templatefile("${path.module}/events/reclaimed.json.tftpl", {
+    cluster_arn    = aws_ecs_cluster.runners.arn
+    definition_arn = local.runner_definition_arn
   })
 }
 
@@ -67,16 +58,16 @@ resource "aws_lambda_function" "settle" {
   description                    = "Settles recordings whose task died"
   role                           = aws_iam_role.settle[0].arn
   package_type                   = "Image"
-  image_uri                      = var.images.settle
+  image_uri                      = local.images["settle"]
   architectures                  = [var.architecture == "ARM64" ? "arm64" : "x86_64"]
   memory_size                    = 256
   timeout                        = 60
-  reserved_concurrent_executions = 5
+  reserved_concurrent_executions = var.settle_concurrency
   kms_key_arn                    = var.kms_key_arn
   tags                           = local.tags
 
   vpc_config {
-    subnet_ids         = var.network.create ? aws_subnet.private[*].id : var.network.subnet_ids
+    subnet_ids         = local.settle_subnets
     security_group_ids = [aws_security_group.settle[0].id]
   }
 

@@ -5,8 +5,8 @@ variable "name" {
   nullable    = false
 
   validation {
-    condition     = can(regex("^[a-z][a-z0-9-]{0,14}[a-z0-9]$", var.name))
-    error_message = "name: 2 to 16 lower-case letters, digits and hyphens, beginning with a letter."
+    condition     = length(var.name) >= 2 && length(var.name) <= 16 && can(regex("^[a-z](-?[a-z0-9])*$", var.name))
+    error_message = "name: 2 to 16 lower-case letters, digits and single hyphens, beginning with a letter."
   }
 }
 
@@ -45,7 +45,7 @@ variable "livekit_url" {
 }
 
 variable "images" {
-  description = "Container images. Without dispatcher or runner the tag of that name in a repository made here; without settle (the dispatcher's Lambda image, which must exist before) there is no Lambda."
+  description = "Container images. Without dispatcher or runner the tag of that name in a repository made here, `sha256:…` is one digest there, and a name is that of another registry; without settle (the dispatcher's Lambda image) there is no Lambda. All of them must exist before the service or the Lambda is made."
   type = object({
     dispatcher = optional(string)
     runner     = optional(string)
@@ -55,7 +55,7 @@ variable "images" {
   nullable = false
 
   validation {
-    condition     = var.images.settle == null || can(regex("\\.dkr\\.ecr\\.", var.images.settle))
+    condition     = var.images.settle == null || can(regex("\\.dkr\\.ecr\\.|^sha256:", var.images.settle))
     error_message = "images.settle: Lambda takes images from ECR only."
   }
 }
@@ -73,13 +73,14 @@ variable "architecture" {
 }
 
 variable "network" {
-  description = "A network made here (create, cidr), or an existing one: vpc_id, subnets of the dispatchers and, if others, of the runners. public_ip: tasks get public addresses, which costs less than NAT for media."
+  description = "A network made here (create, cidr), or an existing one: vpc_id, subnets of the dispatchers and, if others, of the runners and of the Lambda (which needs NAT or endpoints). public_ip: tasks get public addresses, which costs less than NAT for media."
   type = object({
     create            = optional(bool, true)
     cidr              = optional(string, "10.80.0.0/16")
     vpc_id            = optional(string)
     subnet_ids        = optional(list(string), [])
     runner_subnet_ids = optional(list(string), [])
+    settle_subnet_ids = optional(list(string), [])
     public_ip         = optional(bool, true)
   })
   default  = {}
@@ -93,16 +94,21 @@ variable "network" {
     condition     = var.network.create == (var.network.vpc_id == null) && var.network.create == (length(var.network.subnet_ids) == 0)
     error_message = "network: either create, or vpc_id with subnet_ids."
   }
+  validation {
+    condition     = var.network.create || var.images.settle == null || !var.network.public_ip || length(var.network.settle_subnet_ids) > 0
+    error_message = "network.settle_subnet_ids: a Lambda gets no public address, so name subnets that have NAT, or endpoints of ECS and Secrets Manager."
+  }
 }
 
 variable "redis" {
-  description = "The Redis that livekit-server uses too: made here (node_type, replicas, and who else may enter: clients are security groups, client_cidrs ranges), or an existing one by address. password: the secret redis-password holds its password."
+  description = "The Redis that livekit-server uses too: made here (node_type, replicas, who else may enter: client_cidrs are ranges, clients security groups of the same network by any name; user_groups: ids of ElastiCache user groups), or an existing one by address. password: the secret redis-password holds the password of username."
   type = object({
     create       = optional(bool, true)
     node_type    = optional(string, "cache.t4g.micro")
     replicas     = optional(number, 1)
-    clients      = optional(set(string), [])
+    clients      = optional(map(string), {})
     client_cidrs = optional(set(string), [])
+    user_groups  = optional(set(string), [])
     address      = optional(string)
     db           = optional(number, 0)
     username     = optional(string)
@@ -123,6 +129,14 @@ variable "redis" {
   validation {
     condition     = var.redis.replicas >= 0 && var.redis.replicas <= 5
     error_message = "redis.replicas: 0 to 5; 0 has no failover."
+  }
+  validation {
+    condition     = length(var.redis.clients) == 0 || !var.network.create
+    error_message = "redis.clients: a security group of another network cannot be named in one that is made here; use client_cidrs and peer the two."
+  }
+  validation {
+    condition     = !var.redis.create || var.redis.password == (length(var.redis.user_groups) > 0)
+    error_message = "redis: one made here has a password (and a username) where user_groups say whose, and else none."
   }
 }
 
@@ -219,41 +233,72 @@ variable "runner" {
   }
 }
 
+variable "settle_concurrency" {
+  description = "Executions of the Lambda at once that are kept for it alone; -1: none are kept, which is all that a new account (10 executions) allows."
+  type        = number
+  default     = -1
+  nullable    = false
+
+  validation {
+    condition     = var.settle_concurrency == -1 || var.settle_concurrency >= 1
+    error_message = "settle_concurrency: -1, or from 1."
+  }
+}
+
 variable "settle_endpoints" {
-  description = "Interface endpoints of ECS and Secrets Manager in a network made here, through which the Lambda reaches them; without them it needs NAT."
+  description = "Interface endpoints of ECS and Secrets Manager in both zones of a network made here, through which the Lambda reaches them; without them it needs NAT."
   type        = bool
   default     = true
   nullable    = false
 }
 
 variable "secrets" {
-  description = "Values of the secrets by short name: livekit-api-key, livekit-api-secret, ticket-key (openssl rand -base64 32), redis-password. Written, never kept in state or plan; see secrets_version."
+  description = "Values of the secrets by short name: livekit-api-key, livekit-api-secret, ticket-key (openssl rand -base64 32), redis-password. Written, never kept in state or plan; needed in the run that makes a secret or raises its version, and in no other."
   type        = map(string)
   default     = {}
   nullable    = false
   ephemeral   = true
   sensitive   = true
-
-  validation {
-    condition     = var.secrets_version == 0 || length(setsubtract(["livekit-api-key", "livekit-api-secret", "ticket-key"], concat(keys(var.existing_secrets), keys(var.secrets)))) == 0
-    error_message = "secrets: livekit-api-key, livekit-api-secret and ticket-key are needed, unless they are among existing_secrets."
-  }
 }
 
 variable "secrets_version" {
-  description = "0: the values of the secrets are written outside of Terraform. From 1: `secrets` are written, and again whenever this number grows."
+  description = "Version of LiveKit's key and secret and of Redis' password: they are written from `secrets` at first and whenever this number grows."
+  type        = number
+  default     = 1
+  nullable    = false
+
+  validation {
+    condition     = var.secrets_version >= 1 && floor(var.secrets_version) == var.secrets_version
+    error_message = "secrets_version: 1, 2 and so on; what is written outside of Terraform is named in existing_secrets."
+  }
+}
+
+variable "ticket_key_version" {
+  description = "The same for the ticket key, which must not change while recordings wait to start."
+  type        = number
+  default     = 1
+  nullable    = false
+
+  validation {
+    condition     = var.ticket_key_version >= 1 && floor(var.ticket_key_version) == var.ticket_key_version
+    error_message = "ticket_key_version: 1, 2 and so on."
+  }
+}
+
+variable "secret_recovery_days" {
+  description = "How long a destroyed secret can be brought back, and its name not be used: 0, or 7 to 30."
   type        = number
   default     = 0
   nullable    = false
 
   validation {
-    condition     = var.secrets_version >= 0 && floor(var.secrets_version) == var.secrets_version
-    error_message = "secrets_version: 0, 1, 2 and so on."
+    condition     = var.secret_recovery_days == 0 || (var.secret_recovery_days >= 7 && var.secret_recovery_days <= 30)
+    error_message = "secret_recovery_days: 0, or 7 to 30."
   }
 }
 
 variable "existing_secrets" {
-  description = "Secrets that exist already: short name to ARN. They are read, not made."
+  description = "Secrets that exist already, with a value: short name to ARN. They are read, not made."
   type        = map(string)
   default     = {}
   nullable    = false
@@ -326,7 +371,7 @@ variable "log_retention_days" {
 }
 
 variable "kms_key_arn" {
-  description = "Key for logs, secrets, queue and registry; without it the vendor's own keys."
+  description = "Key for logs, secrets, queue and registry; without it the vendor's own keys. Its policy must have the statements of the output key_policy, before the first apply."
   type        = string
   default     = null
 

@@ -1,6 +1,14 @@
-# What the vendor itself sees; the dispatcher's own figures come from its log.
+# What the vendor itself sees, and the dispatcher's own figures from its log: a line a minute with the message "metrics".
 
 locals {
+  # Fields of that line. Those of several dispatchers add up.
+  figures = ["queue_length", "running", "launched", "launches_failed", "refused", "given_up", "failed", "orphans", "dollars"]
+  warnings = {
+    launches_failed = { threshold = 5, description = "Launches fail: quota, capacity, image or rights" }
+    given_up        = { threshold = 1, description = "Requests found no place in time" }
+    refused         = { threshold = 5, description = "Requests are refused: limits, budgets or a full queue" }
+    orphans         = { threshold = 1, description = "Tasks without an egress were ended" }
+  }
   alarm_actions = var.alarms.topic_arn == null ? [] : [var.alarms.topic_arn]
   metric_space  = "Spillway/${local.prefix}"
 }
@@ -17,6 +25,36 @@ resource "aws_cloudwatch_log_metric_filter" "errors" {
     value         = "1"
     default_value = "0"
   }
+}
+
+resource "aws_cloudwatch_log_metric_filter" "figures" {
+  for_each       = toset(local.figures)
+  name           = "${local.prefix}-${each.key}"
+  log_group_name = aws_cloudwatch_log_group.dispatcher.name
+  pattern        = "{ $.message = \"metrics\" }"
+
+  metric_transformation {
+    name      = each.key
+    namespace = local.metric_space
+    value     = "$.${each.key}"
+  }
+}
+
+resource "aws_cloudwatch_metric_alarm" "figures" {
+  for_each            = var.alarms.enabled ? local.warnings : {}
+  alarm_name          = "${local.prefix}-${each.key}"
+  alarm_description   = each.value.description
+  namespace           = local.metric_space
+  metric_name         = aws_cloudwatch_log_metric_filter.figures[each.key].metric_transformation[0].name
+  statistic           = "Sum"
+  period              = 300
+  evaluation_periods  = 1
+  threshold           = each.value.threshold
+  comparison_operator = "GreaterThanOrEqualToThreshold"
+  treat_missing_data  = "notBreaching"
+  alarm_actions       = local.alarm_actions
+  ok_actions          = local.alarm_actions
+  tags                = local.tags
 }
 
 resource "aws_cloudwatch_metric_alarm" "dispatcher_errors" {
@@ -98,6 +136,14 @@ locals {
       ["AWS/ECS", "CPUUtilization", "ClusterName", local.prefix, "ServiceName", "dispatcher"],
       ["AWS/ECS", "MemoryUtilization", "ClusterName", local.prefix, "ServiceName", "dispatcher"],
     ] },
+    { title = "recordings and launch queue", metrics = [
+      [local.metric_space, "running", { stat = "Sum" }],
+      [local.metric_space, "queue_length", { stat = "Sum" }],
+    ] },
+    { title = "launched, failed, refused, given up", metrics = [
+      for figure in ["launched", "launches_failed", "refused", "given_up"] : [local.metric_space, figure, { stat = "Sum" }]
+    ] },
+    { title = "dollars of finished tasks", metrics = [[local.metric_space, "dollars", { stat = "Sum" }]] },
     { title = "errors in the logs", metrics = [
       [local.metric_space, "dispatcher-errors", { stat = "Sum" }],
       [local.metric_space, "runner-errors", { stat = "Sum" }],
@@ -111,7 +157,7 @@ locals {
 
 resource "aws_cloudwatch_dashboard" "this" {
   count          = var.dashboard ? 1 : 0
-  dashboard_name = local.prefix
+  dashboard_name = local.global
   dashboard_body = jsonencode({
     widgets = [for index, graph in local.graphs : {
       type       = "metric"

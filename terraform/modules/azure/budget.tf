@@ -1,7 +1,7 @@
 # Every runner is a resource of its own with our tags, so Azure's bill is exact to the recording.
 resource "azurerm_consumption_budget_subscription" "this" {
   count           = var.budget.monthly_usd > 0 ? 1 : 0
-  name            = local.prefix
+  name            = local.global
   subscription_id = "/subscriptions/${var.subscription_id}"
   amount          = var.budget.monthly_usd
   time_grain      = "Monthly"

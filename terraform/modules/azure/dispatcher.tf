@@ -7,7 +7,9 @@ resource "azurerm_container_app_environment" "this" {
   logs_destination           = "log-analytics"
   log_analytics_workspace_id = azurerm_log_analytics_workspace.this.id
   infrastructure_subnet_id   = local.dispatcher_subnet
-  tags                       = local.tags
+  # Without a name Azure makes one up, and the provider would make the whole environment anew on the next apply.
+  infrastructure_resource_group_name = "${local.global}-apps"
+  tags                               = local.tags
 
   workload_profile {
     name                  = "Consumption"
@@ -29,7 +31,7 @@ resource "azurerm_container_app" "dispatcher" {
   }
 
   dynamic "registry" {
-    for_each = local.registry == null ? [] : [local.registry]
+    for_each = local.own_images.dispatcher || var.images.registry != null ? [local.registries.dispatcher] : []
 
     content {
       server   = registry.value
@@ -54,7 +56,7 @@ resource "azurerm_container_app" "dispatcher" {
 
     container {
       name   = "dispatcher"
-      image  = local.dispatcher_image
+      image  = local.images["dispatcher"]
       cpu    = var.dispatcher.cpu
       memory = "${var.dispatcher.cpu * 2}Gi"
 
@@ -94,5 +96,9 @@ resource "azurerm_container_app" "dispatcher" {
     }
   }
 
-  depends_on = [azurerm_role_assignment.secrets, azurerm_role_assignment.pull]
+  # Secrets and image are asked for when the app is made, and its first replica asks for Redis.
+  depends_on = [
+    azurerm_private_dns_zone_virtual_network_link.redis, azurerm_private_endpoint.redis, azurerm_role_assignment.attach,
+    azurerm_role_assignment.dispatcher, azurerm_role_assignment.runner, time_sleep.roles,
+  ]
 }

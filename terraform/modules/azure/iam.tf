@@ -1,4 +1,5 @@
-# What each part may do is JSON in roles/: read here, and by tests.
+# What each part may do is JSON in roles/: read here, and by tests. Assignments say `principal_type`: without it Azure may not find
+# an identity that was made just now.
 
 locals {
   roles = { for part in ["attach", "dispatcher", "runner"] : part => jsondecode(file("${path.module}/roles/${part}.json")) }
@@ -20,7 +21,7 @@ resource "azurerm_user_assigned_identity" "runner" {
 
 resource "azurerm_role_definition" "this" {
   for_each          = local.roles
-  name              = "Spillway ${local.prefix} ${each.key}"
+  name              = "Spillway ${local.global} ${each.key}"
   scope             = "/subscriptions/${var.subscription_id}"
   description       = each.value.description
   assignable_scopes = ["/subscriptions/${var.subscription_id}"]
@@ -35,6 +36,7 @@ resource "azurerm_role_assignment" "dispatcher" {
   scope              = azurerm_resource_group.runners.id
   role_definition_id = azurerm_role_definition.this["dispatcher"].role_definition_resource_id
   principal_id       = azurerm_user_assigned_identity.dispatcher.principal_id
+  principal_type     = "ServicePrincipal"
 }
 
 resource "azurerm_role_assignment" "attach" {
@@ -42,12 +44,14 @@ resource "azurerm_role_assignment" "attach" {
   scope              = each.value
   role_definition_id = azurerm_role_definition.this["attach"].role_definition_resource_id
   principal_id       = azurerm_user_assigned_identity.dispatcher.principal_id
+  principal_type     = "ServicePrincipal"
 }
 
 resource "azurerm_role_assignment" "runner" {
   scope              = local.container_id
   role_definition_id = azurerm_role_definition.this["runner"].role_definition_resource_id
   principal_id       = azurerm_user_assigned_identity.runner.principal_id
+  principal_type     = "ServicePrincipal"
 }
 
 resource "azurerm_role_assignment" "secrets" {
@@ -58,14 +62,24 @@ resource "azurerm_role_assignment" "secrets" {
   scope                = each.value
   role_definition_name = "Key Vault Secrets User"
   principal_id         = azurerm_user_assigned_identity.dispatcher.principal_id
+  principal_type       = "ServicePrincipal"
 }
 
 resource "azurerm_role_assignment" "pull" {
-  for_each = local.own_registry ? {
+  for_each = { for part, principal in {
     dispatcher = azurerm_user_assigned_identity.dispatcher.principal_id
     runner     = azurerm_user_assigned_identity.runner.principal_id
-  } : {}
+  } : part => principal if local.own_images[part] }
   scope                = azurerm_container_registry.this[0].id
   role_definition_name = "AcrPull"
   principal_id         = each.value
+  principal_type       = "ServicePrincipal"
+}
+
+# Roles take minutes until every part of Azure knows them.
+resource "time_sleep" "roles" {
+  create_duration = "180s"
+  triggers = {
+    roles = join(" ", concat([for role in azurerm_role_assignment.pull : role.id], [for role in azurerm_role_assignment.secrets : role.id]))
+  }
 }

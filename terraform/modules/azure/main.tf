@@ -5,12 +5,20 @@ data "azurerm_client_config" "this" {}
 
 locals {
   prefix = module.common.prefix
+  # A subscription has one list of resource groups, roles and budgets for all regions.
+  global = module.common.global
   tags   = module.common.tags
 
-  own_registry     = var.images.dispatcher == null || var.images.runner == null
-  registry         = local.own_registry ? azurerm_container_registry.this[0].login_server : var.images.registry
-  dispatcher_image = var.images.dispatcher != null ? var.images.dispatcher : "${local.registry}/dispatcher:latest"
-  runner_image     = var.images.runner != null ? var.images.runner : "${local.registry}/runner:latest"
+  # One image may be ours and the other one not: each has its own registry. Ours is the latest of its name, or one digest of it.
+  own_images   = { for part in ["dispatcher", "runner"] : part => try(startswith(var.images[part], "sha256:"), true) }
+  own_registry = anytrue(values(local.own_images))
+  registries   = { for part, own in local.own_images : part => own ? azurerm_container_registry.this[0].login_server : var.images.registry }
+  images = {
+    for part, own in local.own_images : part => (
+      !own ? var.images[part] :
+      var.images[part] == null ? "${local.registries[part]}/${part}:latest" : "${local.registries[part]}/${part}@${var.images[part]}"
+    )
+  }
 
   # A runner's secrets come with its launch, in values that the platform never shows again.
   runner_environment = {
@@ -30,13 +38,13 @@ locals {
         subscription   = var.subscription_id
         resource_group = azurerm_resource_group.runners.name
         location       = var.location
-        image          = local.runner_image
+        image          = local.images["runner"]
         identities     = [azurerm_user_assigned_identity.runner.id]
         subnet         = local.runner_subnet
         environment    = local.runner_environment
         client_id      = azurerm_user_assigned_identity.dispatcher.client_id
       },
-      local.registry == null ? {} : { registry = local.registry },
+      local.own_images.runner || var.images.registry != null ? { registry = local.registries.runner } : {},
     )
   }]
 }
@@ -46,6 +54,7 @@ module "common" {
 
   name        = var.name
   environment = var.environment
+  place       = var.location
   unique      = var.subscription_id
   tags        = var.tags
   livekit_url = var.livekit_url
@@ -67,14 +76,14 @@ module "common" {
 }
 
 resource "azurerm_resource_group" "this" {
-  name     = local.prefix
+  name     = local.global
   location = var.location
   tags     = local.tags
 }
 
 # Of their own, so that who may remove runners can remove nothing else.
 resource "azurerm_resource_group" "runners" {
-  name     = "${local.prefix}-runners"
+  name     = "${local.global}-runners"
   location = var.location
   tags     = local.tags
 }
@@ -84,7 +93,7 @@ resource "azurerm_container_registry" "this" {
   name                = module.common.account
   resource_group_name = azurerm_resource_group.this.name
   location            = var.location
-  sku                 = "Basic"
+  sku                 = var.registry_sku
   admin_enabled       = false
   tags                = local.tags
 }

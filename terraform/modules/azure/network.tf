@@ -3,6 +3,7 @@
 locals {
   runner_subnet     = var.network.create ? azurerm_subnet.runners[0].id : var.network.runner_subnet_id
   dispatcher_subnet = var.network.create ? azurerm_subnet.dispatchers[0].id : var.network.dispatcher_subnet_id
+  endpoint_subnet   = var.network.create ? azurerm_subnet.endpoints[0].id : var.network.endpoint_subnet_id
 }
 
 resource "azurerm_virtual_network" "this" {
@@ -20,6 +21,8 @@ resource "azurerm_subnet" "runners" {
   resource_group_name  = azurerm_resource_group.this.name
   virtual_network_name = azurerm_virtual_network.this[0].name
   address_prefixes     = [cidrsubnet(var.network.cidr, 2, 0)]
+  # Uploads go past the NAT gateway, which is paid by the byte.
+  service_endpoints = ["Microsoft.Storage"]
 
   delegation {
     name = "container-groups"

@@ -33,6 +33,15 @@ output "redis_endpoint" {
   value       = local.redis_address
 }
 
+output "network" {
+  description = "Virtual network, subnets and the address of the way out, for a peering with livekit-server's network; `redis.dns_networks` makes Redis' name known there."
+  value = {
+    id             = one(azurerm_virtual_network.this[*].id)
+    subnets        = { runner = local.runner_subnet, dispatcher = local.dispatcher_subnet, endpoint = local.endpoint_subnet }
+    public_address = one(azurerm_public_ip.nat[*].ip_address)
+  }
+}
+
 output "secrets" {
   description = "Secrets by short name: their ids in the vault."
   value       = local.secret_ids
@@ -40,7 +49,7 @@ output "secrets" {
 
 output "repository" {
   description = "Where images go when none are named."
-  value       = local.own_registry ? local.registry : null
+  value       = one(azurerm_container_registry.this[*].login_server)
 }
 
 output "log_workspace" {

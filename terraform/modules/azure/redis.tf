@@ -2,7 +2,12 @@
 
 locals {
   redis_address    = var.redis.create ? "${azurerm_managed_redis.this[0].hostname}:${azurerm_managed_redis.this[0].default_database[0].port}" : var.redis.address
-  private_endpoint = var.redis.create && var.network.create
+  private_endpoint = var.redis.create && (var.network.create || var.network.endpoint_subnet_id != null)
+  # Networks in which Redis' name leads to its private endpoint: the one that it is in, and livekit-server's.
+  redis_networks = !local.private_endpoint ? {} : merge(
+    { own = var.network.create ? azurerm_virtual_network.this[0].id : split("/subnets/", var.network.endpoint_subnet_id)[0] },
+    { for name, network in var.redis.dns_networks : "of-${name}" => network },
+  )
 }
 
 resource "azurerm_managed_redis" "this" {
@@ -12,7 +17,7 @@ resource "azurerm_managed_redis" "this" {
   location                  = var.location
   sku_name                  = var.redis.sku
   high_availability_enabled = true
-  public_network_access     = var.redis.public || !var.network.create ? "Enabled" : "Disabled"
+  public_network_access     = var.redis.public ? "Enabled" : "Disabled"
   tags                      = local.tags
 
   default_database {
@@ -32,11 +37,11 @@ resource "azurerm_private_dns_zone" "redis" {
 }
 
 resource "azurerm_private_dns_zone_virtual_network_link" "redis" {
-  count                 = local.private_endpoint ? 1 : 0
-  name                  = local.prefix
+  for_each              = local.redis_networks
+  name                  = "${local.prefix}-${each.key}"
   resource_group_name   = azurerm_resource_group.this.name
   private_dns_zone_name = azurerm_private_dns_zone.redis[0].name
-  virtual_network_id    = azurerm_virtual_network.this[0].id
+  virtual_network_id    = each.value
   tags                  = local.tags
 }
 
@@ -45,7 +50,7 @@ resource "azurerm_private_endpoint" "redis" {
   name                = "${local.prefix}-redis"
   resource_group_name = azurerm_resource_group.this.name
   location            = var.location
-  subnet_id           = azurerm_subnet.endpoints[0].id
+  subnet_id           = local.endpoint_subnet
   tags                = local.tags
 
   private_service_connection {

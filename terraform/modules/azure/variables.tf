@@ -5,8 +5,8 @@ variable "name" {
   nullable    = false
 
   validation {
-    condition     = can(regex("^[a-z][a-z0-9-]{0,14}[a-z0-9]$", var.name))
-    error_message = "name: 2 to 16 lower-case letters, digits and hyphens, beginning with a letter."
+    condition     = length(var.name) >= 2 && length(var.name) <= 16 && can(regex("^[a-z](-?[a-z0-9])*$", var.name))
+    error_message = "name: 2 to 16 lower-case letters, digits and single hyphens, beginning with a letter."
   }
 }
 
@@ -65,7 +65,7 @@ variable "livekit_url" {
 }
 
 variable "images" {
-  description = "Container images, which must exist before dispatchers start: without dispatcher or runner those of that name in a registry made here. registry: server of another registry to which the runners' and dispatchers' identities may log in."
+  description = "Container images, which must exist before dispatchers start: without dispatcher or runner the latest of that name in a registry made here, `sha256:…` is one digest of it, and a name is that of another registry, whose server is `registry` if the runners' and dispatchers' identities must log in there."
   type = object({
     dispatcher = optional(string)
     runner     = optional(string)
@@ -75,13 +75,26 @@ variable "images" {
   nullable = false
 }
 
+variable "registry_sku" {
+  description = "Basic, Standard or Premium, of a registry made here. Microsoft's page asks for Premium where container groups pull by identity; Basic is known to work while the registry is public."
+  type        = string
+  default     = "Basic"
+  nullable    = false
+
+  validation {
+    condition     = contains(["Basic", "Standard", "Premium"], var.registry_sku)
+    error_message = "registry_sku: Basic, Standard or Premium."
+  }
+}
+
 variable "network" {
-  description = "A network made here (create, cidr, NAT), or an existing one by its subnets: of the runners (delegated to container groups, with a NAT gateway), and of the dispatchers (delegated to Microsoft.App/environments)."
+  description = "A network made here (create, cidr, NAT), or an existing one by its subnets: of the runners (delegated to container groups, with a NAT gateway and a service endpoint of Microsoft.Storage), of the dispatchers (delegated to Microsoft.App/environments), and for Redis' private endpoint."
   type = object({
     create               = optional(bool, true)
     cidr                 = optional(string, "10.82.0.0/16")
     runner_subnet_id     = optional(string)
     dispatcher_subnet_id = optional(string)
+    endpoint_subnet_id   = optional(string)
   })
   default  = {}
   nullable = false
@@ -91,22 +104,23 @@ variable "network" {
     error_message = "network.cidr: an IPv4 range from /16 to /20."
   }
   validation {
-    condition     = var.network.create == (var.network.runner_subnet_id == null) && (!var.network.create || var.network.dispatcher_subnet_id == null)
-    error_message = "network: either create, or the runners' subnet and, if there is one, the dispatchers'."
+    condition     = var.network.create == (var.network.runner_subnet_id == null) && (!var.network.create || (var.network.dispatcher_subnet_id == null && var.network.endpoint_subnet_id == null))
+    error_message = "network: either create, or the runners' subnet and, if there are any, the dispatchers' and that of endpoints."
   }
 }
 
 variable "redis" {
-  description = "The Redis that livekit-server uses too: made here (sku, and public: reachable from outside the network, with its key), or an existing one by address, whose password is the secret redis-password if password is true."
+  description = "The Redis that livekit-server uses too: made here (sku; dns_networks: ids of further virtual networks that know its name, by any name; public: reachable from the internet, with its key), or an existing one by address, whose password is the secret redis-password if password is true."
   type = object({
-    create   = optional(bool, true)
-    sku      = optional(string, "Balanced_B0")
-    public   = optional(bool, false)
-    address  = optional(string)
-    db       = optional(number, 0)
-    username = optional(string)
-    tls      = optional(bool, true)
-    password = optional(bool, true)
+    create       = optional(bool, true)
+    sku          = optional(string, "Balanced_B0")
+    public       = optional(bool, false)
+    dns_networks = optional(map(string), {})
+    address      = optional(string)
+    db           = optional(number, 0)
+    username     = optional(string)
+    tls          = optional(bool, true)
+    password     = optional(bool, true)
   })
   default  = {}
   nullable = false
@@ -122,6 +136,10 @@ variable "redis" {
   validation {
     condition     = !var.redis.create || (var.redis.password && var.redis.tls && var.redis.db == 0)
     error_message = "redis: one made here has TLS, a key and db 0."
+  }
+  validation {
+    condition     = !var.redis.create || var.network.create || var.network.endpoint_subnet_id != null || var.redis.public
+    error_message = "redis: in an existing network name a subnet for its private endpoint (network.endpoint_subnet_id), or open it to the internet (redis.public)."
   }
 }
 
@@ -155,7 +173,7 @@ variable "limits" {
     max_recordings         = optional(number)
     queue                  = optional(number, 200)
     queue_deadline_seconds = optional(number, 60)
-    start_deadline_seconds = optional(number, 120)
+    start_deadline_seconds = optional(number, 240)
     max_duration_seconds   = optional(number, 0)
     max_file_bytes         = optional(number, 0)
   })
@@ -183,33 +201,50 @@ variable "dispatcher" {
 }
 
 variable "secrets" {
-  description = "Values of the secrets by short name: livekit-api-key, livekit-api-secret, ticket-key (openssl rand -base64 32), redis-password. Written, never kept in state or plan; see secrets_version."
+  description = "Values of the secrets by short name: livekit-api-key, livekit-api-secret, ticket-key (openssl rand -base64 32), redis-password. Written, never kept in state or plan; needed in the run that makes a secret or raises its version, and in no other."
   type        = map(string)
   default     = {}
   nullable    = false
   ephemeral   = true
   sensitive   = true
-
-  validation {
-    condition     = var.secrets_version == 0 || length(setsubtract(["livekit-api-key", "livekit-api-secret", "ticket-key"], concat(keys(var.existing_secrets), keys(var.secrets)))) == 0
-    error_message = "secrets: livekit-api-key, livekit-api-secret and ticket-key are needed, unless they are among existing_secrets."
-  }
 }
 
 variable "secrets_version" {
-  description = "0: the values of all secrets exist already (existing_secrets). From 1: `secrets` are written, and again whenever this number grows."
+  description = "Version of LiveKit's key and secret and of the password of an existing Redis: they are written from `secrets` at first and whenever this number grows."
   type        = number
-  default     = 0
+  default     = 1
   nullable    = false
 
   validation {
-    condition     = var.secrets_version >= 0 && floor(var.secrets_version) == var.secrets_version
-    error_message = "secrets_version: 0, 1, 2 and so on."
+    condition     = var.secrets_version >= 1 && floor(var.secrets_version) == var.secrets_version
+    error_message = "secrets_version: 1, 2 and so on; what is written outside of Terraform is named in existing_secrets."
   }
+}
+
+variable "ticket_key_version" {
+  description = "The same for the ticket key, which must not change while recordings wait to start."
+  type        = number
+  default     = 1
+  nullable    = false
+
   validation {
-    condition     = var.secrets_version > 0 || length(setsubtract(["livekit-api-key", "livekit-api-secret", "ticket-key"], keys(var.existing_secrets))) == 0
-    error_message = "secrets_version: the dispatchers do not start while a secret has no value, so either write them (1 and `secrets`) or name existing_secrets."
+    condition     = var.ticket_key_version >= 1 && floor(var.ticket_key_version) == var.ticket_key_version
+    error_message = "ticket_key_version: 1, 2 and so on."
   }
+}
+
+variable "vault_writers" {
+  description = "Object ids of the persons, groups or identities that apply this: they may read and write the vault's secrets, which every plan reads. Empty: who applies it first."
+  type        = set(string)
+  default     = []
+  nullable    = false
+}
+
+variable "purge_protection" {
+  description = "A destroyed vault can be restored for 7 days and cannot be purged before; the next apply restores it by itself. It cannot be switched off again."
+  type        = bool
+  default     = true
+  nullable    = false
 }
 
 variable "existing_secrets" {

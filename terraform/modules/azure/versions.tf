@@ -3,8 +3,13 @@ terraform {
 
   required_providers {
     azurerm = {
-      source  = "hashicorp/azurerm"
+      source = "hashicorp/azurerm"
+      # In 5.0 the link of a private DNS zone has another argument (redis.tf).
       version = ">= 4.55, < 5.0"
+    }
+    time = {
+      source  = "hashicorp/time"
+      version = ">= 0.9, < 1.0"
     }
   }
 }

@@ -82,6 +82,40 @@ resource "azurerm_monitor_scheduled_query_rules_alert_v2" "errors" {
   }
 }
 
+# The dispatchers' own figures: a line a minute with the message "metrics".
+resource "azurerm_monitor_scheduled_query_rules_alert_v2" "figures" {
+  count                 = var.alarms.enabled ? 1 : 0
+  name                  = "${local.prefix}-dispatcher-figures"
+  resource_group_name   = azurerm_resource_group.this.name
+  location              = var.location
+  description           = "Launches fail, requests are refused or find no place, or tasks without an egress were ended"
+  scopes                = [azurerm_log_analytics_workspace.this.id]
+  severity              = 2
+  evaluation_frequency  = "PT5M"
+  window_duration       = "PT5M"
+  skip_query_validation = true
+  tags                  = local.tags
+
+  criteria {
+    query = join(" ", [
+      "ContainerAppConsoleLogs_CL | where ContainerAppName_s == '${azurerm_container_app.dispatcher.name}'",
+      "| extend line = parse_json(Log_s) | where tostring(line.message) == 'metrics'",
+      "| where todouble(line.launches_failed) >= 5 or todouble(line.given_up) >= 1 or todouble(line.refused) >= 5 or todouble(line.orphans) >= 1",
+    ])
+    time_aggregation_method = "Count"
+    operator                = "GreaterThanOrEqual"
+    threshold               = 1
+  }
+
+  dynamic "action" {
+    for_each = length(var.alarms.emails) > 0 ? [azurerm_monitor_action_group.this[0].id] : []
+
+    content {
+      action_groups = [action.value]
+    }
+  }
+}
+
 locals {
   graphs = [
     { title = "dispatchers", resource = azurerm_container_app.dispatcher.id, namespace = "microsoft.app/containerapps", metric = "Replicas", aggregation = 3 },

@@ -4,8 +4,11 @@ locals {
   sizes  = jsondecode(file("${path.module}/sizes.json"))
   prefix = "${var.name}-${var.environment}"
 
+  # An account has one list of some names for all of its regions, so that those carry the region too.
+  global = var.place == "" ? local.prefix : "${local.prefix}-${var.place}"
+
   # Long enough for a globally unique name, short enough for a storage account.
-  hash = substr(sha256("${local.prefix}/${var.unique}"), 0, 8)
+  hash = substr(sha256("${local.global}/${var.unique}"), 0, 8)
 
   tags = merge(var.tags, {
     project     = "spillway"

@@ -3,9 +3,14 @@ output "prefix" {
   value       = local.prefix
 }
 
+output "global" {
+  description = "The same for names that an account has once for all regions: name-environment-place."
+  value       = local.global
+}
+
 output "short" {
   description = "The same for names that must be short: at most 20 characters."
-  value       = length(local.prefix) <= 20 ? local.prefix : "${trimsuffix(substr(local.prefix, 0, 14), "-")}-${substr(sha256(local.prefix), 0, 5)}"
+  value       = length(local.global) <= 20 ? local.global : "${trimsuffix(substr(local.prefix, 0, 14), "-")}-${substr(sha256(local.global), 0, 5)}"
 }
 
 output "bucket" {

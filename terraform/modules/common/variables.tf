@@ -5,8 +5,8 @@ variable "name" {
   nullable    = false
 
   validation {
-    condition     = can(regex("^[a-z][a-z0-9-]{0,14}[a-z0-9]$", var.name))
-    error_message = "name: 2 to 16 lower-case letters, digits and hyphens, beginning with a letter."
+    condition     = length(var.name) >= 2 && length(var.name) <= 16 && can(regex("^[a-z](-?[a-z0-9])*$", var.name))
+    error_message = "name: 2 to 16 lower-case letters, digits and single hyphens, beginning with a letter."
   }
 }
 
@@ -20,6 +20,13 @@ variable "environment" {
     condition     = can(regex("^[a-z][a-z0-9]{1,9}$", var.environment))
     error_message = "environment: 2 to 10 lower-case letters and digits, beginning with a letter."
   }
+}
+
+variable "place" {
+  description = "Region, for names that an account has once for all regions."
+  type        = string
+  default     = ""
+  nullable    = false
 }
 
 variable "unique" {

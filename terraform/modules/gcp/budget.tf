@@ -1,17 +1,17 @@
 resource "google_billing_budget" "this" {
-  count           = var.budget.monthly_usd > 0 ? 1 : 0
+  count           = var.budget.monthly > 0 ? 1 : 0
   billing_account = var.budget.billing_account
-  display_name    = local.prefix
+  display_name    = local.global
 
   budget_filter {
-    projects = ["projects/${data.google_project.this.number}"]
+    projects = ["projects/${local.project_number}"]
     labels   = { stack = local.labels["stack"] }
   }
 
+  # In the billing account's own currency, which alone is accepted.
   amount {
     specified_amount {
-      currency_code = "USD"
-      units         = tostring(floor(var.budget.monthly_usd))
+      units = tostring(floor(var.budget.monthly))
     }
   }
 
@@ -23,7 +23,14 @@ resource "google_billing_budget" "this" {
     }
   }
 
-  all_updates_rule {
-    monitoring_notification_channels = [for channel in google_monitoring_notification_channel.email : channel.id]
+  # Without addresses Google writes to the billing account's administrators, and an empty rule is an error.
+  dynamic "all_updates_rule" {
+    for_each = length(var.alarms.emails) > 0 ? [1] : []
+
+    content {
+      monitoring_notification_channels = [for channel in google_monitoring_notification_channel.email : channel.id]
+    }
   }
+
+  depends_on = [time_sleep.apis]
 }

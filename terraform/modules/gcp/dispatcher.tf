@@ -20,7 +20,7 @@ resource "google_cloud_run_v2_service" "dispatcher" {
 
     containers {
       name  = "dispatcher"
-      image = local.dispatcher_image
+      image = local.images["dispatcher"]
 
       ports {
         container_port = 8080
@@ -90,7 +90,6 @@ resource "google_cloud_run_v2_service" "dispatcher" {
       network_interfaces {
         network    = local.network
         subnetwork = local.subnetwork
-        tags       = ["${local.prefix}-dispatcher"]
       }
     }
 

@@ -8,31 +8,32 @@ locals {
     "resource.labels.job_name=~\"^${local.prefix}-runner-\"",
     "protoPayload.methodName=\"/Jobs.RunJob\"",
   ])
-  pubsub_agent = "serviceAccount:service-${data.google_project.this.number}@gcp-sa-pubsub.iam.gserviceaccount.com"
+  # Google makes this account when Pub/Sub is first used, or when it is asked to (../../README.md).
+  pubsub_agent = "serviceAccount:service-${local.project_number}@gcp-sa-pubsub.iam.gserviceaccount.com"
 }
 
 resource "google_pubsub_topic" "ended" {
   count   = var.events ? 1 : 0
   project = var.project_id
-  name    = "${local.prefix}-ended"
+  name    = "${local.global}-ended"
   labels  = local.labels
 
-  depends_on = [google_project_service.this]
+  depends_on = [time_sleep.apis]
 }
 
 resource "google_pubsub_topic" "undelivered" {
   count   = var.events ? 1 : 0
   project = var.project_id
-  name    = "${local.prefix}-undelivered"
+  name    = "${local.global}-undelivered"
   labels  = local.labels
 
-  depends_on = [google_project_service.this]
+  depends_on = [time_sleep.apis]
 }
 
 resource "google_logging_project_sink" "ended" {
   count                  = var.events ? 1 : 0
   project                = var.project_id
-  name                   = "${local.prefix}-ended"
+  name                   = "${local.global}-ended"
   description            = "Ends of runners' executions"
   destination            = "pubsub.googleapis.com/${google_pubsub_topic.ended[0].id}"
   filter                 = local.filter
@@ -54,7 +55,7 @@ resource "google_service_account" "events" {
   display_name = "Spillway ${local.prefix}: pushed events"
   description  = "May call the dispatchers' service, nothing else"
 
-  depends_on = [google_project_service.this]
+  depends_on = [time_sleep.apis]
 }
 
 resource "google_cloud_run_v2_service_iam_member" "events" {
@@ -69,7 +70,7 @@ resource "google_cloud_run_v2_service_iam_member" "events" {
 resource "google_pubsub_subscription" "ended" {
   count                      = var.events ? 1 : 0
   project                    = var.project_id
-  name                       = "${local.prefix}-ended"
+  name                       = "${local.global}-ended"
   topic                      = google_pubsub_topic.ended[0].id
   ack_deadline_seconds       = 30
   message_retention_duration = "86400s"
@@ -102,7 +103,7 @@ resource "google_pubsub_subscription" "ended" {
 resource "google_pubsub_subscription" "undelivered" {
   count                      = var.events ? 1 : 0
   project                    = var.project_id
-  name                       = "${local.prefix}-undelivered"
+  name                       = "${local.global}-undelivered"
   topic                      = google_pubsub_topic.undelivered[0].id
   message_retention_duration = "604800s"
   labels                     = local.labels

@@ -20,7 +20,7 @@ resource "google_service_account" "dispatcher" {
   display_name = "Spillway ${local.prefix}: dispatchers"
   description  = "Runs, watches and cancels runners' jobs"
 
-  depends_on = [google_project_service.this]
+  depends_on = [time_sleep.apis]
 }
 
 resource "google_service_account" "runner" {
@@ -29,18 +29,18 @@ resource "google_service_account" "runner" {
   display_name = "Spillway ${local.prefix}: runners"
   description  = "Uploads into one bucket"
 
-  depends_on = [google_project_service.this]
+  depends_on = [time_sleep.apis]
 }
 
 resource "google_project_iam_custom_role" "this" {
   for_each    = local.roles
   project     = var.project_id
-  role_id     = replace("${local.prefix}_${each.key}", "-", "_")
-  title       = "${each.value.title} (${local.prefix})"
+  role_id     = replace("${local.global}_${each.key}", "-", "_")
+  title       = "${each.value.title} (${local.global})"
   description = each.value.description
   permissions = each.value.permissions
 
-  depends_on = [google_project_service.this]
+  depends_on = [time_sleep.apis]
 }
 
 resource "google_cloud_run_v2_job_iam_member" "dispatcher" {
@@ -63,6 +63,16 @@ resource "google_storage_bucket_iam_member" "runner" {
   bucket = local.bucket
   role   = google_project_iam_custom_role.this["runner"].id
   member = local.members.runner
+
+  # Objects below the prefix only. To see whether a name exists is a right on the bucket.
+  dynamic "condition" {
+    for_each = var.storage.prefix == "" ? [] : [var.storage.prefix]
+
+    content {
+      title      = "below-the-prefix"
+      expression = "resource.type == \"storage.googleapis.com/Bucket\" || resource.name.startsWith(\"projects/_/buckets/${local.bucket}/objects/${condition.value}\")"
+    }
+  }
 }
 
 resource "google_secret_manager_secret_iam_member" "this" {

@@ -1,22 +1,33 @@
 # One installation in one region: dispatchers as a service that never sleeps, runners as executions of jobs, Redis, a bucket.
 # network -> redis, storage, secrets -> iam -> runner, dispatcher -> events -> watch, budget.
 
+# Read while planning, so Cloud Resource Manager must be enabled before; not read where the number is given.
 data "google_project" "this" {
+  count      = var.project_number == null ? 1 : 0
   project_id = var.project_id
 }
 
 locals {
+  project_number = coalesce(var.project_number, one(data.google_project.this[*].number))
+
   prefix = module.common.prefix
+  # A project has one list of most names for all regions.
+  global = module.common.global
   labels = module.common.labels
   apis = [
     "artifactregistry", "billingbudgets", "cloudresourcemanager", "compute", "iam", "logging", "monitoring", "pubsub", "redis", "run",
     "secretmanager", "storage",
   ]
 
-  own_registry     = var.images.dispatcher == null || var.images.runner == null
-  registry         = "${var.region}-docker.pkg.dev/${var.project_id}/${local.prefix}"
-  dispatcher_image = coalesce(var.images.dispatcher, "${local.registry}/dispatcher:latest")
-  runner_image     = coalesce(var.images.runner, "${local.registry}/runner:latest")
+  # An image of ours is the latest of its name, or one digest of it.
+  own_images   = { for part in ["dispatcher", "runner"] : part => try(startswith(var.images[part], "sha256:"), true) }
+  own_registry = anytrue(values(local.own_images))
+  registry     = local.own_registry ? "${google_artifact_registry_repository.this[0].location}-docker.pkg.dev/${var.project_id}/${google_artifact_registry_repository.this[0].repository_id}" : null
+  images = {
+    for part, own in local.own_images : part => (
+      !own ? var.images[part] : var.images[part] == null ? "${local.registry}/${part}:latest" : "${local.registry}/${part}@${var.images[part]}"
+    )
+  }
 
   targets = [{
     name     = "gcp/${var.region}"
@@ -42,6 +53,7 @@ module "common" {
 
   name         = var.name
   environment  = var.environment
+  place        = var.region
   unique       = var.project_id
   tags         = var.labels
   livekit_url  = var.livekit_url
@@ -71,6 +83,12 @@ resource "google_project_service" "this" {
   disable_on_destroy = false
 }
 
+# An API that was enabled just now answers 403 for a while, and the provider does not wait for every one of them.
+resource "time_sleep" "apis" {
+  create_duration = var.enable_apis ? "90s" : "0s"
+  triggers        = { apis = join(" ", sort(keys(google_project_service.this))) }
+}
+
 resource "google_artifact_registry_repository" "this" {
   count         = local.own_registry ? 1 : 0
   project       = var.project_id
@@ -80,5 +98,5 @@ resource "google_artifact_registry_repository" "this" {
   format        = "DOCKER"
   labels        = local.labels
 
-  depends_on = [google_project_service.this]
+  depends_on = [time_sleep.apis]
 }

@@ -1,4 +1,5 @@
-# Google does not guarantee UDP on Cloud Run's own egress; through a network there is. No firewall rule allows ingress.
+# Google does not guarantee UDP on Cloud Run's own egress; through a network there is. Nothing comes in: jobs and the internal
+# service accept no connection through Direct VPC, and a network without rules denies ingress.
 
 locals {
   network    = var.network.create ? google_compute_network.this[0].id : var.network.network
@@ -8,10 +9,10 @@ locals {
 resource "google_compute_network" "this" {
   count                   = var.network.create ? 1 : 0
   project                 = var.project_id
-  name                    = local.prefix
+  name                    = local.global
   auto_create_subnetworks = false
 
-  depends_on = [google_project_service.this]
+  depends_on = [time_sleep.apis]
 }
 
 # Two to four addresses for each runner while they come and go: some 1,000 runners in a /20.
@@ -47,22 +48,5 @@ resource "google_compute_router_nat" "this" {
   log_config {
     enable = true
     filter = "ERRORS_ONLY"
-  }
-}
-
-# A network denies ingress anyway; this rule keeps runners closed when a later one opens the network.
-resource "google_compute_firewall" "nothing_comes_in" {
-  count         = var.network.create ? 1 : 0
-  project       = var.project_id
-  name          = "${local.prefix}-nothing-comes-in"
-  description   = "Runners and dispatchers begin every connection themselves"
-  network       = google_compute_network.this[0].id
-  direction     = "INGRESS"
-  priority      = 900
-  source_ranges = ["0.0.0.0/0"]
-  target_tags   = ["${local.prefix}-runner", "${local.prefix}-dispatcher"]
-
-  deny {
-    protocol = "all"
   }
 }

@@ -33,6 +33,16 @@ output "redis_endpoint" {
   value       = local.redis_address
 }
 
+output "redis_ca" {
+  description = "Authority of Redis' certificate (PEM), which livekit-server needs as `redis.tls.ca_cert_file`."
+  value       = local.redis_ca ? join("\n", google_redis_instance.this[0].server_ca_certs[*].cert) : null
+}
+
+output "network" {
+  description = "Network and subnetwork of dispatchers and runners. A Redis made here is reachable from this network only, not from one that is peered with it."
+  value       = { network = local.network, subnetwork = local.subnetwork }
+}
+
 output "secrets" {
   description = "Secrets by short name: their ids in the project."
   value       = local.secret_ids
@@ -40,7 +50,7 @@ output "secrets" {
 
 output "repository" {
   description = "Where images go when none are named."
-  value       = local.own_registry ? local.registry : null
+  value       = local.registry
 }
 
 output "log_filters" {
@@ -50,7 +60,7 @@ output "log_filters" {
 
 output "log_urls" {
   description = "The same in the console."
-  value       = { for part, filter in local.log_filters : part => "https://console.cloud.google.com/logs/query;query=${urlencode(filter)}?project=${var.project_id}" }
+  value       = { for part, filter in local.log_filters : part => "https://console.cloud.google.com/logs/query;query=${replace(urlencode(filter), "+", "%20")}?project=${var.project_id}" }
 }
 
 output "dashboard_url" {

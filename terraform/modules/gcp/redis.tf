@@ -22,24 +22,29 @@ resource "google_redis_instance" "this" {
   # Tickets and the registry are not a cache: nothing is thrown out to make room.
   redis_configs = { maxmemory-policy = "noeviction" }
 
-  depends_on = [google_project_service.this]
+  depends_on = [time_sleep.apis]
 }
 
 resource "google_secret_manager_secret" "redis_ca" {
   count     = local.redis_ca ? 1 : 0
   project   = var.project_id
-  secret_id = "${local.prefix}-redis-ca"
+  secret_id = "${local.global}-redis-ca"
   labels    = local.labels
 
   replication {
     auto {}
   }
 
-  depends_on = [google_project_service.this]
+  depends_on = [time_sleep.apis]
 }
 
 resource "google_secret_manager_secret_version" "redis_ca" {
   count       = local.redis_ca ? 1 : 0
   secret      = google_secret_manager_secret.redis_ca[0].id
   secret_data = join("\n", google_redis_instance.this[0].server_ca_certs[*].cert)
+
+  # Between the two "latest" would be a version that is gone, and a task that starts then would fail.
+  lifecycle {
+    create_before_destroy = true
+  }
 }

@@ -29,7 +29,7 @@ resource "google_cloud_run_v2_job" "runner" {
 
       containers {
         name  = "runner"
-        image = local.runner_image
+        image = local.images["runner"]
 
         resources {
           limits = { cpu = tostring(each.value.cpu), memory = "${each.value.memory_mib}Mi" }
@@ -75,7 +75,6 @@ resource "google_cloud_run_v2_job" "runner" {
         network_interfaces {
           network    = local.network
           subnetwork = local.subnetwork
-          tags       = ["${local.prefix}-runner"]
         }
       }
 

@@ -48,5 +48,5 @@ resource "google_storage_bucket" "this" {
     }
   }
 
-  depends_on = [google_project_service.this]
+  depends_on = [time_sleep.apis]
 }

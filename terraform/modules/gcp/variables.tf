@@ -5,8 +5,8 @@ variable "name" {
   nullable    = false
 
   validation {
-    condition     = can(regex("^[a-z][a-z0-9-]{0,14}[a-z0-9]$", var.name))
-    error_message = "name: 2 to 16 lower-case letters, digits and hyphens, beginning with a letter."
+    condition     = length(var.name) >= 2 && length(var.name) <= 16 && can(regex("^[a-z](-?[a-z0-9])*$", var.name))
+    error_message = "name: 2 to 16 lower-case letters, digits and single hyphens, beginning with a letter."
   }
 }
 
@@ -39,6 +39,17 @@ variable "project_id" {
   }
 }
 
+variable "project_number" {
+  description = "The project's number; without it Cloud Resource Manager is asked, which must be enabled then."
+  type        = string
+  default     = null
+
+  validation {
+    condition     = var.project_number == null || can(regex("^[0-9]{6,14}$", var.project_number))
+    error_message = "project_number: digits, as `gcloud projects describe` shows it."
+  }
+}
+
 variable "region" {
   description = "Region of everything."
   type        = string
@@ -60,13 +71,21 @@ variable "livekit_url" {
 }
 
 variable "images" {
-  description = "Container images, which Cloud Run wants to exist before the job: without dispatcher or runner those of that name in a registry made here."
+  description = "Container images, which Cloud Run wants to exist before the job: without dispatcher or runner the latest of that name in a registry made here, `sha256:…` is one digest of it, and a name is that of another registry."
   type = object({
     dispatcher = optional(string)
     runner     = optional(string)
   })
   default  = {}
   nullable = false
+
+  validation {
+    condition = alltrue([
+      for image in [var.images.dispatcher, var.images.runner] :
+      image == null || can(regex("^([a-z0-9-]+-docker\\.pkg\\.dev|([a-z]+\\.)?gcr\\.io|docker\\.io)/", image)) || !can(regex("^[^/]*[.:][^/]*/", image))
+    ])
+    error_message = "images: Cloud Run takes images from Artifact Registry (REGION-docker.pkg.dev, gcr.io) and Docker Hub only; a remote repository of Artifact Registry passes others on."
+  }
 }
 
 variable "network" {
@@ -125,7 +144,7 @@ variable "redis" {
 }
 
 variable "storage" {
-  description = "Bucket of the recordings: made here or, by its name, an existing one. expire_days 0: recordings do not expire. kms_key: encrypt with that key, else with Google's own."
+  description = "Bucket of the recordings: made here or, by its name, an existing one. expire_days 0: recordings do not expire. prefix: nothing else can be written or read (an existing bucket must have uniform access then). kms_key: encrypt with that key, else with Google's own."
   type = object({
     create        = optional(bool, true)
     bucket        = optional(string)
@@ -154,7 +173,7 @@ variable "limits" {
     max_recordings         = optional(number)
     queue                  = optional(number, 200)
     queue_deadline_seconds = optional(number, 60)
-    start_deadline_seconds = optional(number, 120)
+    start_deadline_seconds = optional(number, 240)
     max_duration_seconds   = optional(number, 0)
     max_file_bytes         = optional(number, 0)
   })
@@ -214,32 +233,35 @@ variable "events" {
 }
 
 variable "secrets" {
-  description = "Values of the secrets by short name: livekit-api-key, livekit-api-secret, ticket-key (openssl rand -base64 32), redis-password. Written, never kept in state or plan; see secrets_version."
+  description = "Values of the secrets by short name: livekit-api-key, livekit-api-secret, ticket-key (openssl rand -base64 32), redis-password. Written, never kept in state or plan; needed in the run that makes a secret or raises its version, and in no other."
   type        = map(string)
   default     = {}
   nullable    = false
   ephemeral   = true
   sensitive   = true
-
-  validation {
-    condition     = var.secrets_version == 0 || length(setsubtract(["livekit-api-key", "livekit-api-secret", "ticket-key"], concat(keys(var.existing_secrets), keys(var.secrets)))) == 0
-    error_message = "secrets: livekit-api-key, livekit-api-secret and ticket-key are needed, unless they are among existing_secrets."
-  }
 }
 
 variable "secrets_version" {
-  description = "0: the values of all secrets exist already (existing_secrets). From 1: `secrets` are written, and again whenever this number grows."
+  description = "Version of LiveKit's key and secret and of the password of an existing Redis: they are written from `secrets` at first and whenever this number grows."
   type        = number
-  default     = 0
+  default     = 1
   nullable    = false
 
   validation {
-    condition     = var.secrets_version >= 0 && floor(var.secrets_version) == var.secrets_version
-    error_message = "secrets_version: 0, 1, 2 and so on."
+    condition     = var.secrets_version >= 1 && floor(var.secrets_version) == var.secrets_version
+    error_message = "secrets_version: 1, 2 and so on; what is written outside of Terraform is named in existing_secrets."
   }
+}
+
+variable "ticket_key_version" {
+  description = "The same for the ticket key, which must not change while recordings wait to start."
+  type        = number
+  default     = 1
+  nullable    = false
+
   validation {
-    condition     = var.secrets_version > 0 || length(setsubtract(["livekit-api-key", "livekit-api-secret", "ticket-key"], keys(var.existing_secrets))) == 0
-    error_message = "secrets_version: Cloud Run refuses a job whose secret has no value, so either write them (1 and `secrets`) or name existing_secrets."
+    condition     = var.ticket_key_version >= 1 && floor(var.ticket_key_version) == var.ticket_key_version
+    error_message = "ticket_key_version: 1, 2 and so on."
   }
 }
 
@@ -256,16 +278,16 @@ variable "existing_secrets" {
 }
 
 variable "budget" {
-  description = "Monthly budget in USD of everything with our stack label, under a billing account; the notification emails of alarms get a message at 80 % and 100 %. 0: none."
+  description = "Monthly budget of everything with our stack label, in the currency of the billing account it is under; at 80 % and 100 % the addresses of alarms get a message, without addresses the account's administrators. 0: none."
   type = object({
-    monthly_usd     = optional(number, 0)
+    monthly         = optional(number, 0)
     billing_account = optional(string)
   })
   default  = {}
   nullable = false
 
   validation {
-    condition     = var.budget.monthly_usd == 0 || (var.budget.monthly_usd > 0 && var.budget.billing_account != null)
+    condition     = var.budget.monthly == 0 || (var.budget.monthly > 0 && var.budget.billing_account != null)
     error_message = "budget: an amount needs the billing account it belongs to."
   }
 }

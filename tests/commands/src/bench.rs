@@ -95,8 +95,8 @@ pub const NAMES: &[&str] = &[
 /// Measurements that upload to emulators of object stores.
 pub const ON_STORES: &[&str] = &[KILLS, SEGMENT_KILLS, LIVE_SEGMENTS, WEIGHTS, ESTIMATES];
 
-/// Measurements that play what they have recorded in a browser, or publish from one.
-pub const IN_A_BROWSER: &[&str] = &[KILLS, SEGMENT_KILLS, LIVE_SEGMENTS, LIP_SYNC];
+/// Measurements that play what they have recorded in a browser, publish from one, or record one.
+pub const IN_A_BROWSER: &[&str] = &[KILLS, SEGMENT_KILLS, LIVE_SEGMENTS, PAGES, LIP_SYNC];
 
 /// Measurements that stream to servers of RTMP or SRT.
 pub const STREAMING: &[&str] = &[RTMP_FAULTS, BAD_STREAMS, OUTPUTS, GLASS, STARVED, SECRETS, SOAK];

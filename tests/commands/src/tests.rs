@@ -72,7 +72,7 @@ fn help_is_no_mistake_and_names_every_flag() {
 #[test]
 fn measurements_on_stores_are_measurements() {
     assert!(bench::ON_STORES.iter().all(|name| bench::NAMES.contains(name)));
-    assert!(bench::IN_A_BROWSER.iter().all(|name| bench::ON_STORES.contains(name)));
+    assert!(bench::IN_A_BROWSER.iter().all(|name| bench::NAMES.contains(name)));
     assert!(bench::STREAMING.iter().all(|name| bench::NAMES.contains(name)));
     // What kills files kills HLS too, and HLS has names of its own.
     for (only, selected) in

@@ -13,6 +13,7 @@ use libtest_mimic::Trial;
 use rustix::process::{Pid, Signal, kill_process};
 use spillway_tests::analyser::sound::BeepSide;
 use spillway_tests::analyser::{played, stream};
+use spillway_tests::clouds::arm;
 use spillway_tests::clouds::billing_audit::{self, KnownTask};
 use spillway_tests::clouds::metadata::MetadataServer;
 use spillway_tests::clouds::provider::CloudKind;
@@ -209,7 +210,7 @@ async fn poll(mut holds: impl FnMut() -> bool, limit: Duration) -> Result<()> {
 
 /// No key anywhere, as Terraform sets it up; what the machine is given holds for a moment, and is asked for anew.
 async fn by_role(cloud: CloudKind) -> Result<()> {
-    let metadata = MetadataServer::start(GIVEN_FOR).await?;
+    let metadata = MetadataServer::start_user_assigned(GIVEN_FOR, arm::CLIENT_ID).await?;
     let scenario = CloudScenario::start_as(cloud, Some(&metadata)).await?;
     let recordings = scenario.recording().await?;
     // Before the clip begins anew: its first beep is a faint one.

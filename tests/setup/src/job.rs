@@ -57,7 +57,7 @@ pub fn bench(given: &Given) -> Result<()> {
     let runs = |name: &str| measurements::is_selected(name, only_those);
     let needs = Needs {
         stores: measurements::ON_STORES.iter().any(|name| runs(name)),
-        browser: measurements::IN_A_BROWSER.iter().any(|name| runs(name)) || runs(measurements::PAGES),
+        browser: measurements::IN_A_BROWSER.iter().any(|name| runs(name)),
         streams: measurements::STREAMING.iter().any(|name| runs(name)),
         tests: false,
     };

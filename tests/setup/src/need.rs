@@ -33,6 +33,9 @@ const PLAYER: &[&str] = &["pulseaudio-utils"];
 /// A daemon for the docker launcher's tests and for making images, and what their base is made with.
 pub const CONTAINERS: &[&str] = &["docker.io", "debootstrap"];
 
+/// Starts `dispatcher/compose.yaml`. Debian's is a program beside Docker, not its plugin.
+const COMPOSE: &[&str] = &["docker-compose"];
+
 /// What is needed beside the servers and what a recording runs on.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Needs {
@@ -67,6 +70,7 @@ pub fn install(needs: Needs) -> Result<Ready> {
     if needs.tests {
         packages.extend(CONTAINERS);
         packages.extend(PLAYER);
+        packages.extend(COMPOSE);
     }
     if needs.streams {
         packages.extend(STREAMS);

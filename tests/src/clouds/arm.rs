@@ -24,6 +24,8 @@ pub const RESOURCE_GROUP: &str = "egress";
 /// The user-assigned identity of runners.
 pub const IDENTITY: &str = "/subscriptions/00000000-1111-2222-3333-444444444444/resourceGroups/egress/providers/\
                             Microsoft.ManagedIdentity/userAssignedIdentities/runner";
+/// Client id of that identity, by which a runner asks for its token.
+pub const CLIENT_ID: &str = "22222222-3333-4444-5555-666666666666";
 /// The subnet of runners.
 pub const SUBNET: &str = "/subscriptions/00000000-1111-2222-3333-444444444444/resourceGroups/net/providers/\
                           Microsoft.Network/virtualNetworks/net/subnets/runners";

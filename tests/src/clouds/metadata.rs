@@ -28,12 +28,24 @@ pub struct MetadataServer {
 pub struct IssuedTokens {
     given: Arc<Mutex<Vec<(String, SystemTime)>>>,
     lasts: Duration,
+    /// The only identity that Azure's endpoints know; `None`: they know one that needs no name.
+    client_id: Option<&'static str>,
 }
 
 impl MetadataServer {
     /// `lasts` is the validity of a token.
     pub async fn start(lasts: Duration) -> Result<Self> {
-        let issued = IssuedTokens { given: Arc::default(), lasts };
+        Self::open(lasts, None).await
+    }
+
+    /// As [`start`](Self::start), for machines with a user-assigned identity: Azure's endpoints refuse a request that
+    /// does not name it by its client id.
+    pub async fn start_user_assigned(lasts: Duration, client_id: &'static str) -> Result<Self> {
+        Self::open(lasts, Some(client_id)).await
+    }
+
+    async fn open(lasts: Duration, client_id: Option<&'static str>) -> Result<Self> {
+        let issued = IssuedTokens { given: Arc::default(), lasts, client_id };
         let giving = issued.clone();
         let web = HttpServer::start(move |request| {
             let reply = giving.answer(&request);
@@ -103,6 +115,11 @@ impl IssuedTokens {
     fn azure(&self, request: &HttpRequest, seconds: impl Fn(SystemTime) -> u64) -> HttpReply {
         if !request.query.contains("resource=") || !request.query.contains("api-version=") {
             return HttpReply::json(400, json!({ "error": "invalid_resource" }));
+        }
+        let asked = request.query.split('&').find_map(|pair| pair.strip_prefix("client_id="));
+        if self.client_id.is_some_and(|id| asked != Some(id)) {
+            let message = "no managed identity is set as default, and the request names none of this machine's";
+            return HttpReply::json(400, json!({ "error": "invalid_request", "error_description": message }));
         }
         let (token, until) = self.issue("eyJ0stage-");
         HttpReply::json(

@@ -296,7 +296,7 @@ async fn platform(
             let target = json!({ "name": "azure", "launcher": "aci", "region": "eastus", "options": {
                 "subscription": arm::SUBSCRIPTION, "resource_group": arm::RESOURCE_GROUP, "location": "eastus",
                 "image": "example.azurecr.io/spillway-runner:1", "identities": [arm::IDENTITY], "subnet": arm::SUBNET,
-                "endpoint": cloud.web.url(), "token": token } });
+                "environment": { "AZURE_CLIENT_ID": arm::CLIENT_ID }, "endpoint": cloud.web.url(), "token": token } });
             (FakePlatform::Aci(cloud), target)
         }
         CloudKind::Docker => {

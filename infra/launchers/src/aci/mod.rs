@@ -36,8 +36,14 @@ const VERSION: &str = "api-version=2023-05-01";
 const QUOTA: Quota = Quota { burst: 80, per_second: 0.08 };
 /// The variable that the runner reads instead of its standard input.
 const HANDOVER: &str = "SPILLWAY_HANDOVER";
-/// A group that has ended is deleted after this, ms: Azure allows a hundred, ended ones included.
+/// A group that has ended well is deleted after this, ms: Azure allows a hundred, ended ones included.
 const KEPT_MS: i64 = 10 * 60 * 1000;
+/// One that has failed is kept longer, ms, because its log is deleted with it.
+const KEPT_FAILED_MS: i64 = 12 * 60 * 60 * 1000;
+/// So many that have failed are kept, the newest.
+const MAX_KEPT_FAILED: usize = 20;
+/// Azure's resolver as every virtual network reaches it.
+const NAME_SERVER: &str = "168.63.129.16";
 
 /// One target on Azure Container Instances.
 pub struct AciLauncher {
@@ -146,6 +152,9 @@ impl AciLauncher {
         }
         if let Some(subnet) = &options.subnet {
             group["properties"]["subnetIds"] = json!([{"id": subnet}]);
+            let own = [NAME_SERVER.to_owned()];
+            let servers = if options.name_servers.is_empty() { &own[..] } else { &options.name_servers[..] };
+            group["properties"]["dnsConfig"] = json!({"nameServers": servers});
         }
         group
     }
@@ -243,7 +252,7 @@ impl Launcher for AciLauncher {
 
     /// Also deletes groups that ended a while ago.
     async fn tasks(&self) -> Result<Vec<OwnedTask>, LaunchError> {
-        let mut owned = Vec::new();
+        let (mut owned, mut ended) = (Vec::new(), Vec::new());
         let mut path = format!("{}?{VERSION}", self.groups());
         loop {
             let listed = self.rest.ask(Method::GET, &path, None).await?;
@@ -262,10 +271,13 @@ impl Launcher for AciLauncher {
                 }
                 match api::task_status(&shown.body, self.memory.ended(name)) {
                     TaskStatus::Gone(exit_report) => {
-                        let over_for = exit_report.billed.map(|billed| self.options.clock.unix_ms() - billed.to);
-                        if over_for.is_some_and(|over_for| over_for > KEPT_MS) {
-                            self.rest.ask(Method::DELETE, &self.path(name), None).await?;
-                        }
+                        let over_for_ms = exit_report.billed.map(|billed| self.options.clock.unix_ms() - billed.to);
+                        let failed = !matches!(exit_report.how, TaskExit::Exited(0) | TaskExit::EndedByUs(_));
+                        ended.extend(over_for_ms.map(|over_for_ms| Ended {
+                            name: name.to_owned(),
+                            over_for_ms,
+                            failed,
+                        }));
                     }
                     _ => owned.push(OwnedTask {
                         egress_id,
@@ -279,9 +291,13 @@ impl Launcher for AciLauncher {
             // An absolute URL of Azure's; our own base stays before its path.
             match text(&listed.body["nextLink"]).split_once("/subscriptions/") {
                 Some((_, rest)) => path = format!("subscriptions/{rest}"),
-                None => return Ok(owned),
+                None => break,
             }
         }
+        for name in superfluous(ended) {
+            self.rest.ask(Method::DELETE, &self.path(&name), None).await?;
+        }
+        Ok(owned)
     }
 
     /// The resource manager allows 25 reads a second for the whole subscription, one group each.
@@ -306,6 +322,26 @@ impl Launcher for AciLauncher {
     }
 }
 
+/// A group that is over.
+struct Ended {
+    name: String,
+    /// Milliseconds since its end.
+    over_for_ms: i64,
+    failed: bool,
+}
+
+/// Names of the groups that need not be kept any longer.
+fn superfluous(mut ended: Vec<Ended>) -> Vec<String> {
+    ended.sort_by_key(|group| group.over_for_ms);
+    let mut kept_failed = 0;
+    let mut is_kept = |group: &Ended| {
+        let as_failed = group.failed && group.over_for_ms <= KEPT_FAILED_MS && kept_failed < MAX_KEPT_FAILED;
+        kept_failed += usize::from(as_failed);
+        as_failed || group.over_for_ms <= KEPT_MS
+    };
+    ended.into_iter().filter(|group| !is_kept(group)).map(|group| group.name).collect()
+}
+
 fn started(group: &Value) -> Option<i64> {
     let view = &group["properties"]["containers"][0]["properties"]["instanceView"];
     milliseconds(&view["currentState"]["startTime"])
@@ -315,6 +351,22 @@ fn started(group: &Value) -> Option<i64> {
 mod tests {
     use super::*;
     use crate::conformance;
+
+    #[test]
+    fn what_failed_is_kept_for_hours_and_never_fills_the_region() {
+        let minutes = |minutes: i64| minutes * 60 * 1000;
+        let group = |name: &str, over_for_ms, failed| Ended { name: name.to_owned(), over_for_ms, failed };
+        let ended = vec![
+            group("well-5", minutes(5), false),
+            group("well-11", minutes(11), false),
+            group("failed-11", minutes(11), true),
+            group("failed-13h", minutes(13 * 60), true),
+        ];
+        assert_eq!(superfluous(ended), ["well-11", "failed-13h"]);
+        let many = (0..30).map(|n| group(&format!("failed-{n}"), minutes(60 + n), true)).collect();
+        let expected: Vec<String> = (20..30).map(|n| format!("failed-{n}")).collect();
+        assert_eq!(superfluous(many), expected, "the newest are kept");
+    }
 
     #[test]
     fn a_name_is_valid_and_unique() {

@@ -34,6 +34,9 @@ pub struct AciOptions {
     pub identities: Vec<String>,
     /// Resource id of a delegated subnet; `None`: the platform's own network.
     pub subnet: Option<String>,
+    /// Name servers of container groups in a subnet, which do not take those of their network over. Empty: Azure's own,
+    /// which knows the private zones that are linked to the network.
+    pub name_servers: Vec<String>,
     /// Plain variables of every runner, beside those of the launch.
     pub environment: BTreeMap<String, String>,
     /// URL instead of Azure's.
@@ -60,6 +63,7 @@ impl Default for AciOptions {
             registry: None,
             identities: Vec::new(),
             subnet: None,
+            name_servers: Vec::new(),
             environment: BTreeMap::new(),
             endpoint: None,
             client_id: None,

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use azure_core::credentials::TokenCredential;
 use azure_core::http::{ClientOptions, Etag, RequestContent, RetryOptions, Transport, Url};
-use azure_identity::ManagedIdentityCredential;
+use azure_identity::{ManagedIdentityCredential, ManagedIdentityCredentialOptions, UserAssignedId};
 use azure_storage_blob::clients::{BlobClient, BlobClientOptions};
 use azure_storage_blob::models::{
     BlobClientDeleteOptions, BlobClientGetPropertiesResultHeaders, BlockBlobClientCommitBlockListOptions,
@@ -69,7 +69,9 @@ impl BlobContainer {
         let identity: Option<Arc<dyn TokenCredential>> = match key {
             Some(_) => None,
             None => {
-                let identity = ManagedIdentityCredential::new(None);
+                let id = options.azure_client_id.clone().map(UserAssignedId::ClientId);
+                let chosen = ManagedIdentityCredentialOptions { user_assigned_id: id, ..Default::default() };
+                let identity = ManagedIdentityCredential::new(Some(chosen));
                 Some(identity.map_err(|_| {
                     StorageError::new(StorageErrorKind::Denied, NAME, "open", "no account key and no managed identity")
                 })?)

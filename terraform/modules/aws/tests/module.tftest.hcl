@@ -20,7 +20,7 @@ mock_provider "aws" {
 
 variables {
   livekit_url = "wss://livekit.example.org"
-  secrets     = {}
+  secrets     = { livekit-api-key = "k", livekit-api-secret = "s", ticket-key = "t" }
 }
 
 run "by_default_everything_but_the_lambda" {
@@ -49,15 +49,15 @@ run "by_default_everything_but_the_lambda" {
     error_message = "no budget unless asked, a dashboard unless not"
   }
   assert {
-    condition     = toset(keys(aws_secretsmanager_secret.this)) == toset(["livekit-api-key", "livekit-api-secret", "ticket-key"]) && length(aws_secretsmanager_secret_version.this) == 0
-    error_message = "three secrets, no value written"
+    condition     = toset(keys(aws_secretsmanager_secret.this)) == toset(["livekit-api-key", "livekit-api-secret", "ticket-key"]) && length(aws_secretsmanager_secret_version.this) == 3
+    error_message = "three secrets with their values, without which no task starts"
   }
 }
 
 run "nothing_comes_in" {
   variables {
     images = { settle = "111122223333.dkr.ecr.eu-central-1.amazonaws.com/spillway-prod:settle" }
-    redis  = { clients = ["sg-livekit"], client_cidrs = ["10.1.0.0/16"] }
+    redis  = { client_cidrs = ["10.1.0.0/16"] }
   }
 
   assert {
@@ -68,8 +68,8 @@ run "nothing_comes_in" {
     error_message = "no ingress rule belongs to runners, dispatchers or the Lambda"
   }
   assert {
-    condition     = toset(keys(aws_vpc_security_group_ingress_rule.redis)) == toset(["dispatcher", "runner", "settle", "sg-livekit"])
-    error_message = "Redis lets in who needs it and who was named"
+    condition     = toset(keys(aws_vpc_security_group_ingress_rule.redis)) == toset(["dispatcher", "runner", "settle"]) && toset(keys(aws_vpc_security_group_ingress_rule.redis_cidr)) == toset(["10.1.0.0/16"])
+    error_message = "Redis lets in who needs it and what range was named"
   }
   assert {
     condition     = alltrue([for rule in values(aws_vpc_security_group_ingress_rule.redis) : rule.from_port == 6379 && rule.to_port == 6379 && rule.cidr_ipv4 == null])
@@ -94,7 +94,7 @@ run "a_runner_is_a_task_that_can_only_write_its_spool" {
     condition = alltrue([
       for container in jsondecode(aws_ecs_task_definition.runner.container_definitions) :
       container.readonlyRootFilesystem && container.user == "10001:10001" && container.stopTimeout == 90 &&
-      !container.linuxParameters.initProcessEnabled && container.linuxParameters.capabilities.drop == ["ALL"] &&
+      !container.linuxParameters.initProcessEnabled && container.linuxParameters.capabilities == { add = [], drop = ["ALL"] } &&
       [for mount in container.mountPoints : mount.containerPath] == ["/tmp"]
     ])
     error_message = "read-only root, an ordinary user without capabilities, no init, 90 s to stop"
@@ -102,9 +102,10 @@ run "a_runner_is_a_task_that_can_only_write_its_spool" {
   assert {
     condition = alltrue([
       for container in jsondecode(aws_ecs_task_definition.dispatcher.container_definitions) :
-      !container.linuxParameters.initProcessEnabled && container.linuxParameters.capabilities.drop == ["ALL"]
+      !container.linuxParameters.initProcessEnabled && container.linuxParameters.capabilities == { add = [], drop = ["ALL"] } &&
+      container.healthCheck.command == ["CMD", "/usr/bin/spillway-dispatcher", "healthy", "--port", "8080"]
     ])
-    error_message = "no init that keeps the dispatcher's secrets, no capabilities"
+    error_message = "no init that keeps the dispatcher's secrets, no capabilities; one that hangs is replaced"
   }
   assert {
     condition = alltrue([
@@ -180,7 +181,7 @@ run "the_lambda_and_its_events" {
       jsondecode(aws_cloudwatch_event_rule.stopped[0].event_pattern).detail.lastStatus == ["STOPPED"] &&
       jsondecode(aws_cloudwatch_event_rule.stopped[0].event_pattern).detail.clusterArn == ["arn:aws:ecs:eu-central-1:111122223333:cluster/spillway-prod"] &&
       jsondecode(aws_cloudwatch_event_rule.stopped[0].event_pattern).detail.taskDefinitionArn[0].prefix == "arn:aws:ecs:eu-central-1:111122223333:task-definition/spillway-prod-runner:" &&
-      jsondecode(aws_cloudwatch_event_rule.reclaimed[0].event_pattern).detail.stopCode == ["TerminationNotice"]
+      jsondecode(aws_cloudwatch_event_rule.reclaimed[0].event_pattern).detail.stopCode == ["SpotInterruption", "TerminationNotice"]
     )
     error_message = "stopped and reclaimed runners of this cluster, not its dispatchers"
   }
@@ -189,8 +190,12 @@ run "the_lambda_and_its_events" {
     error_message = "both reach the Lambda, or else the queue"
   }
   assert {
-    condition     = toset(keys(aws_vpc_endpoint.settle)) == toset(["ecs", "secretsmanager"])
-    error_message = "the Lambda has a way to ECS and its secrets"
+    condition     = toset(keys(aws_vpc_endpoint.settle)) == toset(["ecs", "secretsmanager"]) && alltrue([for endpoint in aws_vpc_endpoint.settle : toset(endpoint.subnet_ids) == toset(aws_subnet.private[*].id)])
+    error_message = "the Lambda has a way to ECS and its secrets, in both zones"
+  }
+  assert {
+    condition     = aws_lambda_function.settle[0].reserved_concurrent_executions == -1 && toset(aws_lambda_function.settle[0].vpc_config[0].subnet_ids) == toset(aws_subnet.private[*].id)
+    error_message = "it keeps no executions for itself, and stands where the endpoints are"
   }
   assert {
     condition     = toset(keys(aws_iam_role_policy.settle)) == toset(["dispatcher", "settle"])
@@ -208,6 +213,7 @@ run "an_existing_network_redis_and_bucket" {
     redis   = { create = false, address = "redis.example.org:6380", password = true }
     storage = { create = false, bucket = "mine" }
     images  = { settle = "111122223333.dkr.ecr.eu-central-1.amazonaws.com/mine:settle" }
+    secrets = { livekit-api-key = "k", livekit-api-secret = "s", ticket-key = "t", redis-password = "p" }
   }
 
   assert {
@@ -232,6 +238,32 @@ run "an_existing_network_redis_and_bucket" {
   }
 }
 
+run "an_existing_network_with_clients_and_a_lambda" {
+  variables {
+    network = { create = false, vpc_id = "vpc-1", subnet_ids = ["subnet-1", "subnet-2"], settle_subnet_ids = ["subnet-4", "subnet-5"] }
+    redis   = { clients = { livekit = "sg-livekit" }, username = "spillway", password = true, user_groups = ["spillway"] }
+    images  = { settle = "111122223333.dkr.ecr.eu-central-1.amazonaws.com/mine:settle" }
+    secrets = { livekit-api-key = "k", livekit-api-secret = "s", ticket-key = "t", redis-password = "p" }
+  }
+
+  assert {
+    condition     = toset(aws_lambda_function.settle[0].vpc_config[0].subnet_ids) == toset(["subnet-4", "subnet-5"]) && toset(aws_ecs_service.dispatcher.network_configuration[0].subnets) == toset(["subnet-1", "subnet-2"])
+    error_message = "the Lambda stands where it has a way out"
+  }
+  assert {
+    condition     = toset(keys(aws_vpc_security_group_ingress_rule.redis)) == toset(["client-livekit", "dispatcher", "runner", "settle"]) && aws_vpc_security_group_ingress_rule.redis["client-livekit"].referenced_security_group_id == "sg-livekit"
+    error_message = "Redis lets in the groups that were named"
+  }
+  assert {
+    condition     = toset(aws_elasticache_replication_group.this[0].user_group_ids) == toset(["spillway"]) && contains(keys(output.runner_env), "SPILLWAY_REDIS_PASSWORD") && output.dispatcher_config.redis.username == "spillway"
+    error_message = "users of Redis' own, whose password is a secret"
+  }
+  assert {
+    condition     = output.network.vpc_id == "vpc-1" && output.network.security_groups["redis"] == aws_security_group.redis[0].id
+    error_message = "what a peering needs is told"
+  }
+}
+
 run "values_of_secrets_pass_by" {
   variables {
     secrets          = { livekit-api-key = "canary-key", livekit-api-secret = "canary-secret" }
@@ -253,6 +285,43 @@ run "values_of_secrets_pass_by" {
   }
 }
 
+run "a_ticket_key_is_not_rotated_with_livekits" {
+  variables {
+    secrets_version = 2
+  }
+
+  assert {
+    condition     = { for name, version in aws_secretsmanager_secret_version.this : name => version.secret_string_wo_version } == { livekit-api-key = 2, livekit-api-secret = 2, ticket-key = 1 }
+    error_message = "it has a version of its own"
+  }
+}
+
+run "names_of_another_region" {
+  variables {
+    name        = "a-rather-longone"
+    environment = "production"
+    budget      = { monthly_usd = 200, emails = ["ops@example.org"] }
+    images      = { settle = "111122223333.dkr.ecr.ap-southeast-1.amazonaws.com/mine:settle" }
+  }
+
+  override_data {
+    target = data.aws_region.this
+    values = { region = "ap-southeast-1" }
+  }
+
+  assert {
+    condition = alltrue([
+      for name in [aws_iam_role.dispatcher.name, aws_iam_role.runner_execution.name, aws_iam_role.settle[0].name, aws_cloudwatch_dashboard.this[0].dashboard_name, aws_budgets_budget.this[0].name] :
+      startswith(name, "a-rather-longone-production-ap-southeast-1")
+    ])
+    error_message = "what an account has once for all regions carries the region"
+  }
+  assert {
+    condition     = aws_ecs_cluster.runners.name == "a-rather-longone-production-runners" && aws_ecs_cluster.this.name != aws_ecs_cluster.runners.name
+    error_message = "runners have a cluster of their own"
+  }
+}
+
 run "money_and_alarms_as_asked" {
   variables {
     budget             = { monthly_usd = 200, emails = ["ops@example.org"] }
@@ -263,8 +332,8 @@ run "money_and_alarms_as_asked" {
   }
 
   assert {
-    condition     = aws_budgets_budget.this[0].limit_amount == "200" && tolist(aws_budgets_budget.this[0].cost_filter)[0].values == tolist(["user:stack$spillway-prod"]) && length(aws_budgets_budget.this[0].notification) == 2
-    error_message = "a budget of what carries our stack tag, two notices"
+    condition     = aws_budgets_budget.this[0].limit_amount == "200" && { for filter in aws_budgets_budget.this[0].cost_filter : filter.name => tolist(filter.values) } == { TagKeyValue = tolist(["user:stack$spillway-prod"]), Region = tolist(["eu-central-1"]) } && length(aws_budgets_budget.this[0].notification) == 2
+    error_message = "a budget of what carries our stack tag in this region, two notices"
   }
   assert {
     condition     = toset(keys(aws_ce_cost_allocation_tag.this)) == toset(output.cost_tags) && contains(output.cost_tags, "egress_id")
@@ -273,6 +342,10 @@ run "money_and_alarms_as_asked" {
   assert {
     condition     = aws_cloudwatch_metric_alarm.dispatchers[0].threshold == 2 && aws_cloudwatch_metric_alarm.dispatchers[0].alarm_actions == toset(["arn:aws:sns:eu-central-1:111122223333:ops"])
     error_message = "a missing dispatcher is told to the topic"
+  }
+  assert {
+    condition     = toset(keys(aws_cloudwatch_metric_alarm.figures)) == toset(["launches_failed", "given_up", "refused", "orphans"]) && aws_cloudwatch_log_metric_filter.figures["queue_length"].metric_transformation[0].value == "$.queue_length"
+    error_message = "the dispatchers' own figures come from their log, and some of them have alarms"
   }
   assert {
     condition     = length(aws_cloudwatch_dashboard.this) == 0 && output.dashboard_url == null
@@ -291,7 +364,7 @@ run "uploads_that_never_end_are_removed" {
 
   assert {
     condition     = one(aws_s3_bucket_lifecycle_configuration.this[0].rule[0].abort_incomplete_multipart_upload).days_after_initiation == 8 && one(aws_s3_bucket_lifecycle_configuration.this[0].rule[1].expiration).days == 30
-    error_message = "parts after two days, recordings as asked"
+    error_message = "parts after eight days, recordings as asked"
   }
   assert {
     condition     = aws_s3_bucket_public_access_block.this[0].block_public_policy && aws_s3_bucket_public_access_block.this[0].restrict_public_buckets

@@ -16,11 +16,14 @@ mock_provider "aws" {
   mock_resource "aws_ecs_cluster" {
     defaults = { arn = "arn:aws:ecs:eu-central-1:111122223333:cluster/spillway-prod" }
   }
+  mock_resource "aws_ecr_repository" {
+    defaults = { arn = "arn:aws:ecr:eu-central-1:111122223333:repository/spillway-prod" }
+  }
 }
 
 variables {
   livekit_url = "wss://livekit.example.org"
-  secrets     = {}
+  secrets     = { livekit-api-key = "k", livekit-api-secret = "s", ticket-key = "t" }
   images      = { settle = "111122223333.dkr.ecr.eu-central-1.amazonaws.com/spillway-prod:settle" }
 }
 
@@ -81,5 +84,64 @@ run "least_privilege" {
       ]
     ]))
     error_message = "no action is a pattern"
+  }
+}
+
+run "a_dispatcher_stops_no_dispatcher" {
+  assert {
+    condition = alltrue([
+      for statement in jsondecode(output.policies.dispatcher).Statement :
+      statement.Resource == "arn:aws:ecs:eu-central-1:111122223333:task/spillway-prod-runners/*"
+      if contains(flatten([statement.Action]), "ecs:StopTask") || contains(flatten([statement.Action]), "ecs:TagResource")
+    ])
+    error_message = "only tasks of the runners' cluster"
+  }
+}
+
+run "roles_are_for_this_account" {
+  assert {
+    condition = alltrue([
+      for role in [aws_iam_role.dispatcher, aws_iam_role.runner] :
+      jsondecode(role.assume_role_policy).Statement[0].Condition == { StringEquals = { "aws:SourceAccount" = "111122223333" } }
+    ])
+    error_message = "tasks of another account do not get a task's role"
+  }
+  assert {
+    condition     = alltrue([for role in [aws_iam_role.dispatcher_execution, aws_iam_role.runner_execution, aws_iam_role.settle[0]] : length(keys(jsondecode(role.assume_role_policy).Statement[0].Condition)) == 0])
+    error_message = "where AWS promises no source, none is asked for"
+  }
+}
+
+run "each_part_pulls_its_own_image" {
+  variables {
+    images = { dispatcher = "444455556666.dkr.ecr.us-east-1.amazonaws.com/team/dispatcher@sha256:00" }
+  }
+
+  assert {
+    condition = {
+      for part in ["dispatcher_execution", "runner_execution"] : part => [for statement in jsondecode(output.policies[part]).Statement : statement.Resource if statement.Sid == "PullImages"][0]
+      } == {
+      dispatcher_execution = "arn:aws:ecr:us-east-1:444455556666:repository/team/dispatcher"
+      runner_execution     = "arn:aws:ecr:eu-central-1:111122223333:repository/spillway-prod"
+    }
+    error_message = "from its own repository, whichever the other's is"
+  }
+}
+
+run "an_image_by_its_digest_is_ours" {
+  variables {
+    images = { dispatcher = "sha256:aa", runner = "sha256:bb", settle = "sha256:cc" }
+  }
+
+  assert {
+    condition     = length(aws_ecr_repository.this) == 1 && endswith(jsondecode(aws_ecs_task_definition.runner.container_definitions)[0].image, "@sha256:bb") && endswith(aws_lambda_function.settle[0].image_uri, "@sha256:cc")
+    error_message = "an upgrade by digests keeps the registry that they are in"
+  }
+}
+
+run "a_key_must_know_logs_and_events" {
+  assert {
+    condition     = [for statement in jsondecode(output.key_policy).Statement : statement.Principal.Service] == ["logs.eu-central-1.amazonaws.com", "events.amazonaws.com"] && alltrue(flatten([for statement in jsondecode(output.key_policy).Statement : [for action in statement.Action : !strcontains(action, "*")]]))
+    error_message = "the services that use it, and no action as a pattern"
   }
 }

@@ -1,6 +1,18 @@
 # Wrong values are refused before anything is asked of the vendor.
 
 mock_provider "aws" {
+  mock_data "aws_caller_identity" {
+    defaults = { account_id = "111122223333" }
+  }
+  mock_data "aws_region" {
+    defaults = { region = "eu-central-1" }
+  }
+  mock_data "aws_partition" {
+    defaults = { partition = "aws" }
+  }
+  mock_resource "aws_ecs_cluster" {
+    defaults = { arn = "arn:aws:ecs:eu-central-1:111122223333:cluster/spillway-prod" }
+  }
   mock_data "aws_availability_zones" {
     defaults = { names = ["eu-central-1a", "eu-central-1b"] }
   }
@@ -8,7 +20,7 @@ mock_provider "aws" {
 
 variables {
   livekit_url = "wss://livekit.example.org"
-  secrets     = {}
+  secrets     = { livekit-api-key = "k", livekit-api-secret = "s", ticket-key = "t" }
 }
 
 run "a_page_is_no_livekit_server" {
@@ -101,11 +113,49 @@ run "a_store_without_a_name" {
   expect_failures = [var.storage]
 }
 
-run "a_secret_left_out" {
+run "a_version_below_the_first" {
+  command = plan
+  variables { secrets_version = 0 }
+  expect_failures = [var.secrets_version]
+}
+
+run "a_name_with_two_hyphens_together" {
+  command = plan
+  variables { name = "a--b" }
+  expect_failures = [var.name]
+}
+
+run "a_group_of_another_network" {
+  command = plan
+  variables { redis = { clients = { livekit = "sg-livekit" } } }
+  expect_failures = [var.redis]
+}
+
+run "a_password_of_a_redis_without_users" {
+  command = plan
+  variables { redis = { password = true } }
+  expect_failures = [var.redis]
+}
+
+run "a_lambda_without_a_way_out" {
   command = plan
   variables {
-    secrets         = { livekit-api-key = "k" }
-    secrets_version = 1
+    network = { create = false, vpc_id = "vpc-1", subnet_ids = ["subnet-1"] }
+    images  = { settle = "111122223333.dkr.ecr.eu-central-1.amazonaws.com/mine:settle" }
   }
-  expect_failures = [var.secrets]
+  expect_failures = [var.network]
+}
+
+run "a_recovery_that_secrets_manager_does_not_know" {
+  command = plan
+  variables { secret_recovery_days = 3 }
+  expect_failures = [var.secret_recovery_days]
+}
+
+# Only in the apply that writes it: a plan needs no value.
+run "a_secret_left_out" {
+  variables {
+    secrets = { livekit-api-key = "k" }
+  }
+  expect_failures = [aws_secretsmanager_secret_version.this]
 }

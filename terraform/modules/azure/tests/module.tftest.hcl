@@ -1,5 +1,8 @@
 # What is made, with which switches. The provider is a mock: ids are made up, everything else is ours.
 
+# A test does not wait.
+mock_provider "time" {}
+
 mock_provider "azurerm" {
   mock_data "azurerm_client_config" {
     defaults = { tenant_id = "00000000-0000-0000-0000-00000000000a", object_id = "00000000-0000-0000-0000-00000000000b" }
@@ -20,7 +23,6 @@ variables {
   subscription_id = "11111111-2222-3333-4444-555555555555"
   livekit_url     = "wss://livekit.example.org"
   secrets         = { livekit-api-key = "k", livekit-api-secret = "s", ticket-key = "t" }
-  secrets_version = 1
 }
 
 run "by_default_everything" {
@@ -39,6 +41,14 @@ run "by_default_everything" {
   assert {
     condition     = azurerm_subnet.runners[0].delegation[0].service_delegation[0].name == "Microsoft.ContainerInstance/containerGroups" && azurerm_subnet_nat_gateway_association.runners[0].subnet_id == azurerm_subnet.runners[0].id
     error_message = "runners' subnet is delegated and has a way out"
+  }
+  assert {
+    condition     = toset(azurerm_subnet.runners[0].service_endpoints) == toset(["Microsoft.Storage"])
+    error_message = "uploads do not go through the NAT gateway, which is paid by the byte"
+  }
+  assert {
+    condition     = azurerm_container_app_environment.this.infrastructure_resource_group_name == "spillway-prod-westeurope-apps" && output.dispatcher_config.start_deadline == "240s"
+    error_message = "the environment's group has a name, without which it is made anew; starts in a network are waited for"
   }
   assert {
     condition = alltrue([
@@ -76,7 +86,7 @@ run "the_dispatcher_finds_its_whole_configuration" {
   }
   assert {
     condition = (
-      output.dispatcher_config.targets[0].launcher == "aci" && output.dispatcher_config.targets[0].options.resource_group == "spillway-prod-runners" &&
+      output.dispatcher_config.targets[0].launcher == "aci" && output.dispatcher_config.targets[0].options.resource_group == "spillway-prod-westeurope-runners" &&
       output.dispatcher_config.targets[0].options.image == "registry.example.org/runner:latest" && output.dispatcher_config.targets[0].options.registry == "registry.example.org" &&
       output.dispatcher_config.targets[0].options.subnet == azurerm_subnet.runners[0].id && output.dispatcher_config.targets[0].options.identities == [azurerm_user_assigned_identity.runner.id] &&
       output.dispatcher_config.targets[0].options.client_id == azurerm_user_assigned_identity.dispatcher.client_id
@@ -117,6 +127,17 @@ run "least_privilege" {
     condition     = toset(keys(azurerm_role_assignment.pull)) == toset(["dispatcher", "runner"])
     error_message = "both pull their images"
   }
+  assert {
+    condition = alltrue([
+      for grant in concat([azurerm_role_assignment.dispatcher, azurerm_role_assignment.runner], values(azurerm_role_assignment.attach), values(azurerm_role_assignment.secrets), values(azurerm_role_assignment.pull)) :
+      grant.principal_type == "ServicePrincipal"
+    ])
+    error_message = "identities that were made just now are found"
+  }
+  assert {
+    condition     = keys(azurerm_role_assignment.writer) == ["first"] && azurerm_role_assignment.writer["first"].principal_id == "00000000-0000-0000-0000-00000000000b"
+    error_message = "who applies first writes the vault"
+  }
 }
 
 run "an_existing_network_redis_and_storage" {
@@ -142,10 +163,78 @@ run "an_existing_network_redis_and_storage" {
   }
 }
 
+run "a_redis_in_an_existing_network" {
+  variables {
+    network       = { create = false, runner_subnet_id = "/net/virtualNetworks/mine/subnets/runners", endpoint_subnet_id = "/net/virtualNetworks/mine/subnets/endpoints" }
+    redis         = { dns_networks = { livekit = "/net/virtualNetworks/livekit" } }
+    vault_writers = ["00000000-0000-0000-0000-00000000000c"]
+  }
+
+  assert {
+    condition     = azurerm_managed_redis.this[0].public_network_access == "Disabled" && azurerm_private_endpoint.redis[0].subnet_id == "/net/virtualNetworks/mine/subnets/endpoints"
+    error_message = "it is reached by a private endpoint, and not from the internet"
+  }
+  assert {
+    condition     = { for name, link in azurerm_private_dns_zone_virtual_network_link.redis : name => link.virtual_network_id } == { own = "/net/virtualNetworks/mine", of-livekit = "/net/virtualNetworks/livekit" }
+    error_message = "its name is known there, and where livekit-server is"
+  }
+  assert {
+    condition     = keys(azurerm_role_assignment.writer) == ["00000000-0000-0000-0000-00000000000c"]
+    error_message = "who writes the vault is who was named"
+  }
+}
+
+run "an_image_by_its_digest_is_ours" {
+  variables {
+    images = { dispatcher = "sha256:aa", runner = "sha256:bb" }
+  }
+
+  assert {
+    condition     = length(azurerm_container_registry.this) == 1 && output.dispatcher_config.targets[0].options.image == "registry.example.org/runner@sha256:bb" && output.dispatcher_config.targets[0].options.registry == "registry.example.org"
+    error_message = "an upgrade by digests keeps the registry that they are in"
+  }
+}
+
+run "one_image_of_ours_and_one_of_another_registry" {
+  variables {
+    images = { dispatcher = "registry.example.net/dispatcher:1", registry = "registry.example.net" }
+  }
+
+  assert {
+    condition     = output.dispatcher_config.targets[0].options.registry == "registry.example.org" && output.dispatcher_config.targets[0].options.image == "registry.example.org/runner:latest" && tolist(azurerm_container_app.dispatcher.registry)[0].server == "registry.example.net"
+    error_message = "each is pulled from its own registry"
+  }
+  assert {
+    condition     = keys(azurerm_role_assignment.pull) == ["runner"]
+    error_message = "who pulls ours may"
+  }
+}
+
+run "names_of_another_region" {
+  variables {
+    name        = "a-rather-longone"
+    environment = "production"
+    location    = "southcentralus"
+    budget      = { monthly_usd = 200, start = "2027-01-01T00:00:00Z", emails = ["ops@example.org"] }
+  }
+
+  assert {
+    condition = alltrue([
+      for name in [azurerm_resource_group.this.name, azurerm_resource_group.runners.name, azurerm_consumption_budget_subscription.this[0].name, trimprefix(azurerm_role_definition.this["runner"].name, "Spillway ")] :
+      startswith(name, "a-rather-longone-production-southcentralus")
+    ])
+    error_message = "what a subscription has once for all regions carries the region"
+  }
+}
+
 run "values_of_secrets_pass_by" {
   assert {
-    condition     = toset(keys(azurerm_key_vault_secret.this)) == toset(["livekit-api-key", "livekit-api-secret", "ticket-key"]) && alltrue([for secret in concat(values(azurerm_key_vault_secret.this), azurerm_key_vault_secret.redis_password) : secret.value_wo == null && secret.value_wo_version == 1])
+    condition     = toset(keys(azurerm_key_vault_secret.this)) == toset(["livekit-api-key", "livekit-api-secret", "ticket-key"]) && alltrue([for secret in concat(values(azurerm_key_vault_secret.this), azurerm_key_vault_secret.redis_password) : secret.value_wo == null])
     error_message = "values are written and forgotten"
+  }
+  assert {
+    condition     = alltrue([for secret in azurerm_key_vault_secret.this : secret.value_wo_version == 1]) && azurerm_key_vault_secret.redis_password[0].value_wo_version == parseint(substr(sha256(azurerm_managed_redis.this[0].default_database[0].primary_access_key), 0, 7), 16)
+    error_message = "Redis' key is written again when it is another one"
   }
 }
 
@@ -164,6 +253,10 @@ run "money_and_alarms_as_asked" {
   assert {
     condition     = length(azurerm_monitor_metric_alert.dispatchers[0].action) == 1 && azurerm_monitor_metric_alert.dispatchers[0].criteria[0].threshold == 2 && length(azurerm_portal_dashboard.this) == 0
     error_message = "a missing dispatcher is told; no dashboard"
+  }
+  assert {
+    condition     = strcontains(azurerm_monitor_scheduled_query_rules_alert_v2.figures[0].criteria[0].query, "todouble(line.launches_failed) >= 5") && length(azurerm_monitor_scheduled_query_rules_alert_v2.figures[0].action) == 1
+    error_message = "the dispatchers' own figures come from their log"
   }
   assert {
     condition     = azurerm_storage_management_policy.this[0].rule[0].actions[0].base_blob[0].delete_after_days_since_modification_greater_than == 30

@@ -1,13 +1,25 @@
 # Wrong values are refused before anything is asked of the vendor.
 
-mock_provider "azurerm" {}
+# A test does not wait.
+mock_provider "time" {}
+
+mock_provider "azurerm" {
+  mock_resource "azurerm_container_registry" {
+    defaults = { login_server = "registry.example.org" }
+  }
+  mock_resource "azurerm_managed_redis" {
+    defaults = { hostname = "r.example.org" }
+  }
+  mock_resource "azurerm_key_vault_secret" {
+    defaults = { versionless_id = "https://vault.example.org/secrets/x" }
+  }
+}
 
 variables {
   location        = "westeurope"
   subscription_id = "11111111-2222-3333-4444-555555555555"
   livekit_url     = "wss://livekit.example.org"
   secrets         = { livekit-api-key = "k", livekit-api-secret = "s", ticket-key = "t" }
-  secrets_version = 1
 }
 
 run "a_location_with_spaces" {
@@ -66,7 +78,7 @@ run "a_budget_from_the_middle_of_a_month" {
   expect_failures = [var.budget]
 }
 
-run "secrets_without_a_value" {
+run "a_version_below_the_first" {
   command = plan
   variables {
     secrets_version = 0
@@ -88,4 +100,28 @@ run "a_tag_that_azure_refuses" {
     tags = { "a/b" = "c" }
   }
   expect_failures = [var.tags]
+}
+
+run "a_redis_on_the_internet_without_asking" {
+  command = plan
+  variables {
+    network = { create = false, runner_subnet_id = "/net/virtualNetworks/mine/subnets/runners" }
+  }
+  expect_failures = [var.redis]
+}
+
+run "a_name_with_two_hyphens_together" {
+  command = plan
+  variables {
+    name = "a--b"
+  }
+  expect_failures = [var.name]
+}
+
+# Only in the apply that writes it: a plan needs no value.
+run "a_secret_left_out" {
+  variables {
+    secrets = { livekit-api-key = "k" }
+  }
+  expect_failures = [azurerm_key_vault_secret.this]
 }

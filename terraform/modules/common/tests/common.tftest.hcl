@@ -36,6 +36,23 @@ run "names_of_another_account_are_others" {
   }
 }
 
+run "names_of_another_region_are_others" {
+  variables {
+    name        = "a-rather-longone"
+    environment = "production"
+    unique      = "111122223333"
+    place       = "northamerica-northeast1"
+  }
+
+  assert {
+    condition = (
+      output.prefix == run.names_fit_where_they_go.prefix && output.global == "${output.prefix}-northamerica-northeast1" && output.short != run.names_fit_where_they_go.short &&
+      output.account != run.names_fit_where_they_go.account && output.bucket != run.names_fit_where_they_go.bucket && output.vault != run.names_fit_where_they_go.vault
+    )
+    error_message = "what an account has once for all regions differs by region"
+  }
+}
+
 run "labels_are_what_google_allows" {
   variables {
     tags = {
@@ -123,6 +140,14 @@ run "a_secret_among_the_settings" {
     settings = { api_secret = "canary" }
   }
   expect_failures = [var.settings]
+}
+
+run "a_name_with_two_hyphens_together" {
+  command = plan
+  variables {
+    name = "a--b"
+  }
+  expect_failures = [var.name]
 }
 
 run "two_stores" {

@@ -1,5 +1,8 @@
 # What is made, with which switches. The provider is a mock: ids are made up, everything else is ours.
 
+# A test does not wait.
+mock_provider "time" {}
+
 mock_provider "google" {
   mock_data "google_project" {
     defaults = { number = "123456789012" }
@@ -13,11 +16,10 @@ mock_provider "google" {
 }
 
 variables {
-  project_id      = "my-project"
-  region          = "europe-west3"
-  livekit_url     = "wss://livekit.example.org"
-  secrets         = { livekit-api-key = "k", livekit-api-secret = "s", ticket-key = "t" }
-  secrets_version = 1
+  project_id  = "my-project"
+  region      = "europe-west3"
+  livekit_url = "wss://livekit.example.org"
+  secrets     = { livekit-api-key = "k", livekit-api-secret = "s", ticket-key = "t" }
 }
 
 run "by_default_a_job_for_each_size" {
@@ -44,11 +46,8 @@ run "by_default_a_job_for_each_size" {
     error_message = "a network with one way out"
   }
   assert {
-    condition = (
-      google_compute_firewall.nothing_comes_in[0].direction == "INGRESS" && one(google_compute_firewall.nothing_comes_in[0].deny).protocol == "all" &&
-      length(google_compute_firewall.nothing_comes_in[0].allow) == 0 && contains(google_compute_firewall.nothing_comes_in[0].target_tags, google_cloud_run_v2_job.runner["1"].template[0].template[0].vpc_access[0].network_interfaces[0].tags[0])
-    )
-    error_message = "and none in to runners"
+    condition     = output.dispatcher_config.start_deadline == "240s"
+    error_message = "a start through a network takes minutes, and is waited for"
   }
   assert {
     condition     = google_redis_instance.this[0].tier == "STANDARD_HA" && google_redis_instance.this[0].transit_encryption_mode == "SERVER_AUTHENTICATION" && !google_redis_instance.this[0].auth_enabled
@@ -105,9 +104,9 @@ run "least_privilege" {
   assert {
     condition = sort(google_project_iam_custom_role.this["runner"].permissions) == sort([
       "storage.multipartUploads.abort", "storage.multipartUploads.create", "storage.multipartUploads.listParts",
-      "storage.objects.create", "storage.objects.delete", "storage.objects.get",
+      "storage.objects.create", "storage.objects.delete", "storage.objects.get", "storage.objects.list",
     ])
-    error_message = "a runner uploads"
+    error_message = "a runner uploads, and sees whether a name exists"
   }
   assert {
     condition     = toset(keys(google_cloud_run_v2_job_iam_member.dispatcher)) == toset(keys(google_cloud_run_v2_job.runner)) && alltrue([for grant in google_cloud_run_v2_job_iam_member.dispatcher : grant.role == google_project_iam_custom_role.this["dispatcher"].id])
@@ -147,7 +146,7 @@ run "an_existing_network_redis_and_bucket" {
     network          = { create = false, network = "projects/p/global/networks/n", subnetwork = "projects/p/regions/r/subnetworks/s", egress = "PRIVATE_RANGES_ONLY" }
     redis            = { create = false, address = "10.0.0.3:6379", tls = false, password = true }
     storage          = { create = false, bucket = "mine" }
-    images           = { dispatcher = "registry.example.org/dispatcher:1", runner = "registry.example.org/runner:1" }
+    images           = { dispatcher = "docker.io/example/dispatcher:1", runner = "docker.io/example/runner:1" }
     events           = false
     size_classes     = { "2" = 8192 }
     existing_secrets = { redis-password = "their-redis-password" }
@@ -158,7 +157,7 @@ run "an_existing_network_redis_and_bucket" {
     error_message = "what exists or is not wanted is not made"
   }
   assert {
-    condition     = keys(google_cloud_run_v2_job.runner) == ["2"] && google_cloud_run_v2_job.runner["2"].template[0].template[0].containers[0].image == "registry.example.org/runner:1" && google_cloud_run_v2_job.runner["2"].template[0].template[0].vpc_access[0].network_interfaces[0].subnetwork == "projects/p/regions/r/subnetworks/s"
+    condition     = keys(google_cloud_run_v2_job.runner) == ["2"] && google_cloud_run_v2_job.runner["2"].template[0].template[0].containers[0].image == "docker.io/example/runner:1" && google_cloud_run_v2_job.runner["2"].template[0].template[0].vpc_access[0].network_interfaces[0].subnetwork == "projects/p/regions/r/subnetworks/s"
     error_message = "the chosen job, with the named image, in the named network"
   }
   assert {
@@ -176,6 +175,71 @@ run "a_redis_with_a_password_of_its_own" {
     condition     = google_redis_instance.this[0].auth_enabled && length(google_secret_manager_secret_version.redis_password) == 1 && google_secret_manager_secret_version.redis_password[0].secret_data_wo == null
     error_message = "Google makes it, and it is written past the state"
   }
+  assert {
+    condition     = google_secret_manager_secret_version.redis_password[0].secret_data_wo_version == parseint(substr(sha256("canary"), 0, 7), 16)
+    error_message = "it is written again when Redis has another one"
+  }
+}
+
+run "an_image_by_its_digest_is_ours" {
+  variables {
+    images = { dispatcher = "sha256:aa", runner = "sha256:bb" }
+  }
+
+  assert {
+    condition     = length(google_artifact_registry_repository.this) == 1 && google_cloud_run_v2_job.runner["1"].template[0].template[0].containers[0].image == "europe-west3-docker.pkg.dev/my-project/spillway-prod/runner@sha256:bb"
+    error_message = "an upgrade by digests keeps the registry that they are in"
+  }
+}
+
+run "below_a_prefix_only" {
+  variables {
+    storage = { prefix = "recordings/" }
+  }
+
+  assert {
+    condition     = google_storage_bucket_iam_member.runner.condition[0].expression == "resource.type == \"storage.googleapis.com/Bucket\" || resource.name.startsWith(\"projects/_/buckets/${output.bucket}/objects/recordings/\")"
+    error_message = "runners touch nothing beside it"
+  }
+}
+
+run "what_is_looked_at" {
+  variables {
+    alarms = { emails = ["ops@example.org"] }
+  }
+
+  assert {
+    condition     = length(google_monitoring_alert_policy.errors[0].conditions[0].condition_threshold) == 0 && strcontains(google_monitoring_alert_policy.errors[0].conditions[0].condition_matched_log[0].filter, "spillway-prod-dispatcher") && google_monitoring_alert_policy.errors[0].alert_strategy[0].notification_rate_limit[0].period == "300s"
+    error_message = "errors are found in the log itself: a metric of the same apply is not known yet"
+  }
+  assert {
+    condition     = google_logging_metric.figures["queue_length"].value_extractor == "EXTRACT(jsonPayload.queue_length)" && strcontains(google_monitoring_alert_policy.figures[0].conditions[0].condition_matched_log[0].filter, "jsonPayload.launches_failed>=5")
+    error_message = "the dispatchers' own figures come from their log"
+  }
+  assert {
+    condition     = alltrue(flatten([for tile in jsondecode(google_monitoring_dashboard.this[0].dashboard_json).mosaicLayout.tiles : [for at in ["xPos", "yPos"] : lookup(tile, at, 1) > 0]]))
+    error_message = "zeros are left out, as the API leaves them out"
+  }
+  assert {
+    condition     = alltrue([for url in values(output.log_urls) : !strcontains(url, "+") && strcontains(url, "%20")])
+    error_message = "the console does not read + as a blank"
+  }
+}
+
+run "names_of_another_region" {
+  variables {
+    name        = "a-rather-longone"
+    environment = "production"
+    region      = "northamerica-northeast1"
+  }
+
+  assert {
+    condition = alltrue([
+      for name in [google_compute_network.this[0].name, google_pubsub_topic.ended[0].name, google_logging_project_sink.ended[0].name, google_secret_manager_secret.this["ticket-key"].secret_id, google_logging_metric.errors["runner"].name] :
+      startswith(name, "a-rather-longone-production-northamerica-northeast1")
+    ])
+    error_message = "what a project has once for all regions carries the region"
+  }
 }
 
 run "values_of_secrets_pass_by" {
@@ -187,7 +251,7 @@ run "values_of_secrets_pass_by" {
 
 run "money_and_alarms_as_asked" {
   variables {
-    budget    = { monthly_usd = 200, billing_account = "000000-000000-000000" }
+    budget    = { monthly = 200, billing_account = "000000-000000-000000" }
     alarms    = { emails = ["ops@example.org"] }
     dashboard = false
     labels    = { "Cost Center" = "Video & Audio" }
@@ -198,11 +262,27 @@ run "money_and_alarms_as_asked" {
     error_message = "a budget of what carries our stack label"
   }
   assert {
+    condition     = length(google_billing_budget.this[0].all_updates_rule) == 1
+    error_message = "told to the addresses"
+  }
+  assert {
     condition     = length(google_monitoring_notification_channel.email) == 1 && length(google_monitoring_alert_policy.dispatchers[0].notification_channels) == 1 && length(google_monitoring_dashboard.this) == 0
     error_message = "alarms reach the address; no dashboard"
   }
   assert {
     condition     = google_cloud_run_v2_job.runner["1"].labels == tomap({ project = "spillway", stack = "spillway-prod", environment = "prod", cost_center = "video___audio", size_class = "1" })
     error_message = "labels are made legal"
+  }
+}
+
+run "a_budget_without_addresses" {
+  variables {
+    budget         = { monthly = 200, billing_account = "000000-000000-000000" }
+    project_number = "123456789012"
+  }
+
+  assert {
+    condition     = length(google_billing_budget.this[0].all_updates_rule) == 0 && toset(google_billing_budget.this[0].budget_filter[0].projects) == toset(["projects/123456789012"]) && length(data.google_project.this) == 0
+    error_message = "Google tells the billing account's administrators, and is not asked for a number that is known"
   }
 }

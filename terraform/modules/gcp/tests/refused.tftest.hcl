@@ -1,17 +1,25 @@
 # Wrong values are refused before anything is asked of the vendor.
 
+# A test does not wait.
+mock_provider "time" {}
+
 mock_provider "google" {
   mock_data "google_project" {
     defaults = { number = "123456789012" }
   }
+  mock_resource "google_redis_instance" {
+    defaults = { host = "10.81.1.3", port = 6378, auth_string = "canary", server_ca_certs = [{ cert = "PEM" }] }
+  }
+  mock_resource "google_cloud_run_v2_service" {
+    defaults = { uri = "https://dispatcher.example.org" }
+  }
 }
 
 variables {
-  project_id      = "my-project"
-  region          = "europe-west3"
-  livekit_url     = "wss://livekit.example.org"
-  secrets         = { livekit-api-key = "k", livekit-api-secret = "s", ticket-key = "t" }
-  secrets_version = 1
+  project_id  = "my-project"
+  region      = "europe-west3"
+  livekit_url = "wss://livekit.example.org"
+  secrets     = { livekit-api-key = "k", livekit-api-secret = "s", ticket-key = "t" }
 }
 
 run "a_zone_is_no_region" {
@@ -22,7 +30,7 @@ run "a_zone_is_no_region" {
   expect_failures = [var.region]
 }
 
-run "secrets_without_a_value" {
+run "a_version_below_the_first" {
   command = plan
   variables {
     secrets_version = 0
@@ -73,7 +81,7 @@ run "a_redis_both_made_and_named" {
 run "a_budget_of_nobody" {
   command = plan
   variables {
-    budget = { monthly_usd = 100 }
+    budget = { monthly = 100 }
   }
   expect_failures = [var.budget]
 }
@@ -86,10 +94,26 @@ run "a_project_by_its_name" {
   expect_failures = [var.project_id]
 }
 
-run "a_secret_left_out" {
+run "an_image_that_cloud_run_does_not_take" {
   command = plan
+  variables {
+    images = { runner = "ghcr.io/example/runner:1" }
+  }
+  expect_failures = [var.images]
+}
+
+run "a_name_with_two_hyphens_together" {
+  command = plan
+  variables {
+    name = "a--b"
+  }
+  expect_failures = [var.name]
+}
+
+# Only in the apply that writes it: a plan needs no value.
+run "a_secret_left_out" {
   variables {
     secrets = { livekit-api-key = "k" }
   }
-  expect_failures = [var.secrets]
+  expect_failures = [google_secret_manager_secret_version.this]
 }
