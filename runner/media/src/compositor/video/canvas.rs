@@ -141,6 +141,31 @@ impl Canvas<'_> {
     }
 }
 
+/// Whether two pictures are equal to the sample; only those of I420 are compared. A camera's noise differs in the first rows,
+/// so the whole of a picture is only read (0.2 ms for 720p) where composing and encoding it (3 to 6 ms) can be saved.
+pub fn is_same_picture(one: &VideoFrame, other: &VideoFrame) -> bool {
+    if one.info != other.info || one.info.format() != gst_video::VideoFormat::I420 {
+        return false;
+    }
+    let (Some(one), Some(other)) = (readable(one), readable(other)) else { return false };
+    (0..3u32).all(|plane| {
+        let index = plane as usize;
+        let (width, height) = (one.comp_width(plane) as usize, one.comp_height(plane) as usize);
+        let (one_stride, other_stride) = (one.plane_stride()[index] as usize, other.plane_stride()[index] as usize);
+        let (Ok(one), Ok(other)) = (one.plane_data(plane), other.plane_data(plane)) else { return false };
+        // The last row need not have its whole stride.
+        let mut rows = one.chunks(one_stride.max(1)).zip(other.chunks(other_stride.max(1))).take(height);
+        rows.all(|(one, other)| match (one.get(..width), other.get(..width)) {
+            (Some(one), Some(other)) => one == other,
+            _ => false,
+        })
+    })
+}
+
+fn readable(picture: &VideoFrame) -> Option<gst_video::VideoFrameRef<&gst::BufferRef>> {
+    gst_video::VideoFrameRef::from_buffer_ref_readable(&picture.buffer, &picture.info).ok()
+}
+
 /// A rectangle in samples of one plane.
 struct Area {
     x: usize,
@@ -172,9 +197,7 @@ impl TileScaler {
         drawn: TileDrawing,
         onto: &gst_video::VideoInfo,
     ) -> bool {
-        let Ok(source) = gst_video::VideoFrameRef::from_buffer_ref_readable(&picture.buffer, &picture.info) else {
-            return false;
-        };
+        let Some(source) = readable(picture) else { return false };
         if drawn.is_exact() && picture.info.format() == gst_video::VideoFormat::I420 && !is_full_range(&picture.info) {
             canvas.copy(&source, drawn.crop, drawn.dest);
             return true;
@@ -234,4 +257,48 @@ fn scaler(
         .build()
         .ok()?;
     gst_video::VideoConverter::new(info, &target, Some(config)).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::units::MediaTime;
+
+    const SIZE: (usize, usize) = (32, 4);
+
+    /// Rows are `stride` bytes apart, and `behind` lies between them; every sample is `sample` but the last one.
+    fn picture(sample: u8, last: u8, (stride, behind): (usize, u8)) -> VideoFrame {
+        gst::init().unwrap();
+        let (width, height) = SIZE;
+        let format = gst_video::VideoFormat::I420;
+        let info = gst_video::VideoInfo::builder(format, width as u32, height as u32).build().unwrap();
+        let strides = [stride, stride / 2, stride / 2];
+        let lengths = [stride * height, stride * height / 4, stride * height / 4];
+        let offsets = [0, lengths[0], lengths[0] + lengths[1]];
+        let mut data = vec![behind; lengths.iter().sum()];
+        let mut end = 0;
+        for (plane, (offset, stride)) in offsets.into_iter().zip(strides).enumerate() {
+            let shift = usize::from(plane > 0);
+            for row in 0..height >> shift {
+                let begin = offset + row * stride;
+                end = begin + (width >> shift);
+                data[begin..end].fill(sample);
+            }
+        }
+        data[end - 1] = last;
+        let mut buffer = gst::Buffer::from_mut_slice(data);
+        let flags = gst_video::VideoFrameFlags::empty();
+        let strides = strides.map(|stride| stride as i32);
+        let fresh = buffer.get_mut().unwrap();
+        gst_video::VideoMeta::add_full(fresh, flags, format, width as u32, height as u32, &offsets, &strides).unwrap();
+        VideoFrame { at: MediaTime::ZERO, buffer, info: Arc::new(info) }
+    }
+
+    #[test]
+    fn pictures_are_compared_by_what_is_seen() {
+        let (narrow, wide) = ((32, 0), (48, 200));
+        assert!(is_same_picture(&picture(60, 60, narrow), &picture(60, 60, wide)));
+        assert!(!is_same_picture(&picture(60, 60, narrow), &picture(61, 61, narrow)));
+        assert!(!is_same_picture(&picture(60, 60, narrow), &picture(60, 61, wide)), "one sample of chroma");
+    }
 }
