@@ -129,6 +129,17 @@ fn a_key_frame_that_a_stream_asks_for_moves_no_other() {
     assert!((times[96]..=times[101]).contains(&off[0]), "{off:?}");
 }
 
+/// The encoder counts pictures, of which there are few then.
+#[test]
+fn a_picture_that_stands_still_has_key_frames_all_the_same() {
+    let times = times(30, 12, |n| n < 15 || n.is_multiple_of(15));
+    let keys = keys(&encoded(30, &times, None, None));
+    assert!(keys.len() >= 4 && keys[0] == 0, "{keys:?}");
+    let mut apart = keys.windows(2).map(|pair| pair[1] - pair[0]);
+    // Two seconds, and the distance of two pictures.
+    assert!(apart.all(|ns| (2 * SECOND..=3 * SECOND).contains(&ns)), "{keys:?}");
+}
+
 #[test]
 fn the_same_pictures_give_the_same_bytes() {
     let times = times(30, 5, |_| true);

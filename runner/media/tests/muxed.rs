@@ -16,7 +16,7 @@ use spillway_ipc::SpoolReader;
 use spillway_ipc::restart::RestartPoints;
 use spillway_media::compositor::encoder_delay;
 use spillway_media::encode::{AudioInputFormat, Colour, VideoInputFormat};
-use spillway_media::output::Feed;
+use spillway_media::output::{Feed, RawSink, RepeatRate, VariableRate};
 use spillway_plan::{AudioCodec, Container, H264Profile, VideoEncoding};
 
 fn encoding() -> VideoEncoding {
@@ -133,6 +133,41 @@ fn a_clean_end_leaves_a_whole_file_of_every_container() {
         let end = seconds(&path);
         assert!((2.9..3.1).contains(&end), "{name} ends at {end}");
     }
+}
+
+/// Few pictures of it are in the file; the last one says how long it lasts.
+#[test]
+fn a_picture_that_stands_still_lasts_as_long_as_the_recording() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("still.mp4");
+    let (pipeline, feeds, told) = start(&raw(Container::Mp4, true, AudioCodec::Aac), &path);
+    let FileFeeds { video, audio } = feeds;
+    let (way, audio) = (VariableRate::new(Box::new(video.unwrap()), RepeatRate::Recorded), audio.unwrap());
+    std::thread::scope(|threads| {
+        threads.spawn(|| {
+            (0..200).for_each(|n| audio.push(block(n, 0.3)).unwrap());
+            audio.end();
+        });
+        for n in 0..119u64 {
+            let mut still = picture(0);
+            let writable = still.get_mut().unwrap();
+            writable.set_pts(gst::ClockTime::from_nseconds(n * 1_000_000_000 / 30));
+            if n > 0 {
+                writable.set_flags(gst::BufferFlags::DROPPABLE);
+            }
+            way.push(still).unwrap();
+        }
+        way.end();
+    });
+    drained(&told);
+    drop(pipeline);
+    assert_eq!(complaints(&path), "");
+    let pictures: Vec<Vec<f64>> = described(&path, "v").into_iter().map(|(times, _)| times).collect();
+    let shown: Vec<u64> = pictures.iter().map(|times| (times[0] * 1000.0).round() as u64).collect();
+    assert_eq!(shown, [0, 100, 200, 300, 400, 500, 1000, 1500, 2000, 2500, 3000, 3500, 3933]);
+    let last = &pictures[pictures.len() - 1];
+    assert!((last[0] + last[2] - 119.0 / 30.0).abs() < 0.001, "{last:?}");
+    assert!(pictures.windows(2).all(|pair| (pair[0][0] + pair[0][2] - pair[1][0]).abs() < 0.001), "{pictures:?}");
 }
 
 /// Encoder and muxer have a fan-out between them; nothing of what the muxer must know is lost on the way.

@@ -8,6 +8,8 @@ mod image;
 mod muxer_input;
 mod chain;
 
+use std::time::Duration;
+
 use gst::prelude::*;
 use gstreamer as gst;
 use spillway_plan::{AudioCodec, H264Profile, VideoEncoding};
@@ -190,7 +192,7 @@ fn h264(encoding: &VideoEncoding, grid: Option<KeyGrid>) -> Result<Vec<gst::Elem
     let interval = match grid {
         // Out of the way of the forced ones, which restart its count; it remains for a line that is missed.
         Some(grid) => 2.0 * grid.step_ns() as f64 / 1e9,
-        None => encoding.key_frame_interval.filter(|s| *s > 0.0).unwrap_or(KEY_FRAME_INTERVAL),
+        None => key_frame_interval(encoding).as_secs_f64(),
     };
     let key_int = ((interval * f64::from(encoding.framerate)) as u32).max(1);
     let encoder = make("x264enc", |e| {
@@ -220,6 +222,12 @@ fn h264(encoding: &VideoEncoding, grid: Option<KeyGrid>) -> Result<Vec<gst::Elem
         .field("alignment", "au")
         .build();
     Ok(vec![encoder, filter(&caps)?])
+}
+
+/// Most time between two key frames where no grid says where they are.
+pub(crate) fn key_frame_interval(encoding: &VideoEncoding) -> Duration {
+    let asked = encoding.key_frame_interval.filter(|seconds| *seconds > 0.0);
+    Duration::try_from_secs_f64(asked.unwrap_or(KEY_FRAME_INTERVAL)).unwrap_or(Duration::MAX)
 }
 
 /// Of x264; 0: as many as there are cores, and half of that.

@@ -2,6 +2,7 @@
 //! fan-out; what is copied or not encoded goes there directly. Runs once per recording; the callbacks run in GStreamer's threads.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
 use gst::prelude::*;
@@ -61,8 +62,10 @@ pub(super) fn encoders(
         && let Some(stream) = numbers.next()
     {
         let encoder = encode::video(video, plan.key_grid)?;
-        if let Some(encoder) = encoder.as_ref().and_then(|(_, chain)| chain.first()) {
-            key_frames = KeyFrameRequests::of(encoder, plan.key_grid);
+        if let Some(encoder) = encoder.as_ref().and_then(|(_, chain)| chain.first())
+            && let VideoInputFormat::Raw { encoding, .. } = video
+        {
+            key_frames = KeyFrameRequests::of(encoder, plan.key_grid, encode::key_frame_interval(encoding));
         }
         let keys = key_frames.clone();
         feeds.video = Some(feed(pipeline, (fanout, stream), encoder, &video.encoded(), keys)?);
@@ -124,6 +127,8 @@ fn unit_sink(
 ) -> gst::Element {
     let (units, ends) = (Arc::downgrade(fanout), Arc::downgrade(fanout));
     let (kind, opus) = (format.kind(), matches!(format, EncodedFormat::Opus { .. }));
+    let pictures_to = Arc::new(AtomicU64::new(0));
+    let shown_to = pictures_to.clone();
     let callbacks = gst_app::AppSinkCallbacks::builder()
         .new_sample(move |sink| {
             let fanout = units.upgrade().ok_or(gst::FlowError::Flushing)?;
@@ -140,13 +145,20 @@ fn unit_sink(
             let duration_ns = duration_ns(&buffer, opus);
             let data = buffer.into_mapped_buffer_readable().map_err(|_| gst::FlowError::Error)?;
             let (at_ns, data) = (at.nseconds(), Bytes::from_owner(data));
-            key_frames.reached(at_ns);
+            key_frames.reached(at_ns, key);
+            if kind == MediaKind::Video {
+                pictures_to.store(at_ns.saturating_add(duration_ns), Ordering::Relaxed);
+            }
             fanout
                 .push(EncodedUnit { stream, kind, key, at_ns, offset_ns: 0, duration_ns, data })
                 .map(|()| gst::FlowSuccess::Ok)
         })
         .eos(move |_| {
             if let Some(fanout) = ends.upgrade() {
+                let shown_to = shown_to.load(Ordering::Relaxed);
+                if shown_to > 0 {
+                    fanout.lasts(stream, kind, shown_to);
+                }
                 fanout.end_stream(stream);
             }
         })

@@ -11,7 +11,7 @@ use spillway_plan::EgressPlan;
 
 use super::copied_track::CopiedTrack;
 use super::copy_choice::CopyChoice;
-use super::formats::{lead, sound_options};
+use super::formats::{lead, repeat_rate, sound_options};
 use super::input::RecorderInput;
 use super::mode::{RecordingMode, start_rule};
 use super::recorded_file::FileError;
@@ -21,7 +21,7 @@ use crate::compositor::{
 };
 use crate::output::{
     Fanout, Feed, KeyFrameRequests, Pipeline, PipelinePlan, PipelineProgress, RawFanout, RawPictures, RawSink,
-    RawTaker, TakerId,
+    RawTaker, TakerId, VariableRate,
 };
 use crate::passthrough::Copied;
 use crate::quality::{ComposedQuality, QualityMeter, add_late_sound};
@@ -120,10 +120,13 @@ impl SourceRecorder {
             }
             RecordingMode::Composed => {
                 let rule = start_rule(plan.picture.as_ref());
-                let video = match feeds.video {
-                    Some(feed) if takers.is_empty() => Some(Box::new(feed) as Box<dyn RawSink>),
-                    None if takers.is_empty() => None,
-                    feed => Some(Box::new(RawPictures::new(feed, takers, fanout)) as Box<dyn RawSink>),
+                let feed = feeds
+                    .video
+                    .map(|feed| Box::new(VariableRate::new(Box::new(feed), repeat_rate(plan))) as Box<dyn RawSink>);
+                let video = if takers.is_empty() {
+                    feed
+                } else {
+                    Some(Box::new(RawPictures::new(feed, takers, fanout)) as Box<dyn RawSink>)
                 };
                 let audio = mixed_sound(inputs, feeds.audio, sound);
                 recorder.start_compositor(sound, settings, video.zip(canvas), audio, rule)?;

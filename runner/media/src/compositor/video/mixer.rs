@@ -148,11 +148,14 @@ impl VideoMixer {
                 continue;
             }
             let picture = match self.compose(at, level) {
-                Ok(mut picture) => {
+                Ok((mut picture, repeats)) => {
                     // Just made or a copy that shares memory: its times are ours to write.
                     let fresh = picture.make_mut();
                     fresh.set_pts(gst::ClockTime::from_nseconds(offset));
                     fresh.set_duration(gst::ClockTime::from_nseconds(next - offset));
+                    if repeats && !key {
+                        fresh.set_flags(gst::BufferFlags::DROPPABLE);
+                    }
                     picture
                 }
                 Err(error) => {
@@ -207,7 +210,8 @@ impl VideoMixer {
         self.inputs.retain(|input| !input.left);
     }
 
-    fn compose(&mut self, at: MediaTime, level: DegradationLevel) -> Result<gst::Buffer, CanvasError> {
+    /// The picture, and whether it repeats the one before.
+    fn compose(&mut self, at: MediaTime, level: DegradationLevel) -> Result<(gst::Buffer, bool), CanvasError> {
         let placed = self.place(at);
         self.request(at, &placed, level);
         let drawn: Vec<(usize, TrackId, TileDrawing)> = placed
@@ -235,7 +239,7 @@ impl VideoMixer {
         }
         let canvas = match &self.last {
             // Nothing to paint: the same memory again, under another time.
-            Some(last) if same_places && !any_changed => return Ok(last.canvas.copy()),
+            Some(last) if same_places && !any_changed => return Ok((last.canvas.copy(), true)),
             _ => self.paint(&drawn, same_places)?,
         };
         for (index, ..) in &drawn {
@@ -243,7 +247,7 @@ impl VideoMixer {
         }
         let drawn = drawn.into_iter().map(|(_, track, drawn)| (track, drawn)).collect();
         self.last = Some(LastCanvas { canvas: canvas.clone(), drawn, light });
-        Ok(canvas.copy())
+        Ok((canvas.copy(), false))
     }
 
     fn place(&mut self, at: MediaTime) -> Vec<PlacedTile> {
