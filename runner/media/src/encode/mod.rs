@@ -40,6 +40,11 @@ const VBV_MS: u32 = 2000;
 /// thorough one, at the same band width; below it leaves holes in the treble.
 const FAST_AAC_KBPS: u32 = 128;
 
+/// From here on libopus does not code each band of two channels twice to choose the better angle between them (`theta_rdo` in
+/// celt/bands.c, its complexities 8 to 10): what lower rates gain by.
+const FAST_OPUS_KBPS: u32 = 96;
+const FAST_OPUS_COMPLEXITY: i32 = 7;
+
 /// Samples at 48 kHz that a decoder drops at the beginning of what opusenc makes: libopus' look-ahead.
 const OPUS_PRE_SKIP: u16 = 312;
 
@@ -274,7 +279,11 @@ fn sound(
 
 fn opus(bitrate: u32) -> Result<Vec<gst::Element>, PipelineError> {
     let bits = whole(bitrate.clamp(6, 510) * 1000);
-    Ok(vec![make("opusenc", |e| e.property("bitrate", bits))?, make("opusparse", |p| p)?])
+    let encoder = make("opusenc", |e| {
+        let e = e.property("bitrate", bits);
+        if bitrate >= FAST_OPUS_KBPS { e.property("complexity", FAST_OPUS_COMPLEXITY) } else { e }
+    })?;
+    Ok(vec![encoder, make("opusparse", |p| p)?])
 }
 
 /// PCMU or PCMA, 8 kHz, as Opus.
