@@ -43,6 +43,17 @@ video() {
 h264() { video "$1" "$2" "$3" "$4" "$5" h264 -c:v libx264 -preset veryfast -tune zerolatency -profile:v baseline -bf 0 \
   -g "${7:-$(($5 / 2))}" -keyint_min "${7:-$(($5 / 2))}" -sc_threshold 0 -threads 1 -b:v "$6" -maxrate "$6" -bufsize "$6" -bsf:v h264_metadata=aud=insert; }
 
+# still NAME PARTICIPANT WIDTH HEIGHT: one picture, sent 30 times a second.
+still() {
+  name=$1 who=$2 w=$3 h=$4
+  [ -s "$out/$name" ] && return
+  ffmpeg -v error -nostdin -y -f lavfi -i "color=c=$(colour "$who"):s=${w}x${h}:r=30:d=1,format=yuv420p,noise=c0s=20:c0f=u,
+      trim=end_frame=1,loop=loop=$((seconds * 30 - 1)):size=1,setpts=N/30/TB" -r 30 \
+    -c:v libx264 -preset veryfast -tune zerolatency -profile:v baseline -bf 0 -g 60 -keyint_min 60 -sc_threshold 0 -threads 1 \
+    -b:v 1500k -maxrate 1500k -bufsize 1500k -bsf:v h264_metadata=aud=insert -f h264 "$out/.part-$name"
+  keep "$name"
+}
+
 # audio NAME PARTICIPANT FORMAT SECONDS ENCODER... Nothing is advanced for an encoder's delay: what publishers send decodes late
 # by libopus' 312 samples too, and whoever records has to know it.
 audio() {
@@ -59,7 +70,9 @@ for who in p0 p1 p2 p3; do
   audio "$who.opus" "$who" ogg $((2 * seconds)) -c:a libopus -b:a 48k -ac 2 -frame_duration 20 -application audio
   h264 "$who-360.h264" "$who" 640 360 30 500k
   h264 "$who-720.h264" "$who" 1280 720 30 1500k
+  still "$who-720-still.h264" "$who" 1280 720
 done
+h264 p0-720-15fps.h264 p0 1280 720 15 1500k
 h264 p0-180.h264 p0 320 180 30 200k
 # A camera held upright, and one that sends a key frame each 3 s.
 h264 p0-360x640.h264 p0 360 640 30 500k

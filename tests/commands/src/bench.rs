@@ -35,7 +35,7 @@ pub const DISPATCHER: &str = "dispatcher";
 /// Fifty recordings on three clouds, and their bills.
 pub const ESTIMATES: &str = "estimates";
 
-/// All names. Each of the first nine measures CPU, memory, frames and delays of one kind of recording.
+/// All names. Each of the first twelve measures CPU, memory, frames and delays of one kind of recording.
 pub const NAMES: &[&str] = &[
     "track h264",
     "track opus",
@@ -45,6 +45,9 @@ pub const NAMES: &[&str] = &[
     "room 720p30 of 1 x 720p",
     "room 720p30 of 4 x 360p",
     "room 720p30 of 4 x 720p",
+    "room 720p30 of 4 x 720p with layers",
+    "room 720p30 of 4 x 720p, still",
+    "room 720p30 of 1 x 720p, 15 a second",
     "room 1080p30 of 4 x 720p",
     API,
     KILLS,

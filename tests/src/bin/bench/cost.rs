@@ -18,8 +18,8 @@ use crate::processes;
 struct BenchCase {
     name: &'static str,
     method: &'static str,
-    /// Clips of the cameras of p0, p1, …
-    cameras: &'static [&'static str],
+    /// Clips of the cameras of p0, p1, …; several clips are layers of one, the largest last.
+    cameras: &'static [&'static [&'static str]],
     request: fn(&[(String, String)]) -> Value,
 }
 
@@ -28,55 +28,79 @@ const BENCH_CASES: &[BenchCase] = &[
     BenchCase {
         name: "track h264",
         method: "StartTrackEgress",
-        cameras: &["p0-720.h264"],
+        cameras: &[&["p0-720.h264"]],
         request: |sids| json!({ "track_id": sids[0].0, "file": {} }),
     },
     BenchCase {
         name: "track opus",
         method: "StartTrackEgress",
-        cameras: &["p0-720.h264"],
+        cameras: &[&["p0-720.h264"]],
         request: |sids| json!({ "track_id": sids[0].1, "file": {} }),
     },
     BenchCase {
         name: "track composite, copied",
         method: "StartTrackCompositeEgress",
-        cameras: &["p0-720.h264"],
+        cameras: &[&["p0-720.h264"]],
         request: |sids| json!({ "video_track_id": sids[0].0, "audio_track_id": sids[0].1, "file_outputs": [{ "file_type": "MP4" }] }),
     },
     BenchCase {
         name: "participant, encoded",
         method: "StartParticipantEgress",
-        cameras: &["p0-720.h264"],
+        cameras: &[&["p0-720.h264"]],
         request: |_| json!({ "identity": "p0", "preset": "H264_720P_30", "file_outputs": [{ "file_type": "MP4" }] }),
     },
     BenchCase {
         name: "room, audio only, 3 people",
         method: "StartRoomCompositeEgress",
-        cameras: &["p0-360.h264", "p1-360.h264", "p2-360.h264"],
+        cameras: &[&["p0-360.h264"], &["p1-360.h264"], &["p2-360.h264"]],
         request: |_| json!({ "audio_only": true, "file_outputs": [{ "file_type": "OGG" }] }),
     },
     BenchCase {
         name: "room 720p30 of 1 x 720p",
         method: "StartRoomCompositeEgress",
-        cameras: &["p0-720.h264"],
+        cameras: &[&["p0-720.h264"]],
         request: |_| json!({ "layout": "grid", "file_outputs": [{ "file_type": "MP4" }] }),
     },
     BenchCase {
         name: "room 720p30 of 4 x 360p",
         method: "StartRoomCompositeEgress",
-        cameras: &["p0-360.h264", "p1-360.h264", "p2-360.h264", "p3-360.h264"],
+        cameras: &[&["p0-360.h264"], &["p1-360.h264"], &["p2-360.h264"], &["p3-360.h264"]],
         request: |_| json!({ "layout": "grid", "file_outputs": [{ "file_type": "MP4" }] }),
     },
     BenchCase {
         name: "room 720p30 of 4 x 720p",
         method: "StartRoomCompositeEgress",
-        cameras: &["p0-720.h264", "p1-720.h264", "p2-720.h264", "p3-720.h264"],
+        cameras: &[&["p0-720.h264"], &["p1-720.h264"], &["p2-720.h264"], &["p3-720.h264"]],
+        request: |_| json!({ "layout": "grid", "file_outputs": [{ "file_type": "MP4" }] }),
+    },
+    BenchCase {
+        name: "room 720p30 of 4 x 720p with layers",
+        method: "StartRoomCompositeEgress",
+        cameras: &[
+            &["p0-360.h264", "p0-720.h264"],
+            &["p1-360.h264", "p1-720.h264"],
+            &["p2-360.h264", "p2-720.h264"],
+            &["p3-360.h264", "p3-720.h264"],
+        ],
+        request: |_| json!({ "layout": "grid", "file_outputs": [{ "file_type": "MP4" }] }),
+    },
+    // Sent 30 times a second, and always the same picture.
+    BenchCase {
+        name: "room 720p30 of 4 x 720p, still",
+        method: "StartRoomCompositeEgress",
+        cameras: &[&["p0-720-still.h264"], &["p1-720-still.h264"], &["p2-720-still.h264"], &["p3-720-still.h264"]],
+        request: |_| json!({ "layout": "grid", "file_outputs": [{ "file_type": "MP4" }] }),
+    },
+    BenchCase {
+        name: "room 720p30 of 1 x 720p, 15 a second",
+        method: "StartRoomCompositeEgress",
+        cameras: &[&["p0-720-15fps.h264"]],
         request: |_| json!({ "layout": "grid", "file_outputs": [{ "file_type": "MP4" }] }),
     },
     BenchCase {
         name: "room 1080p30 of 4 x 720p",
         method: "StartRoomCompositeEgress",
-        cameras: &["p0-720.h264", "p1-720.h264", "p2-720.h264", "p3-720.h264"],
+        cameras: &[&["p0-720.h264"], &["p1-720.h264"], &["p2-720.h264"], &["p3-720.h264"]],
         request: |_| json!({ "layout": "grid", "preset": "H264_1080P_30", "file_outputs": [{ "file_type": "MP4" }] }),
     },
 ];
@@ -116,14 +140,14 @@ pub fn names() -> Vec<&'static str> {
 pub async fn measure(only: &str, seconds: f64, runs: usize) -> Result<Vec<Cost>> {
     let mut costs = Vec::new();
     println!(
-        "{:<28} {:>6} {:>6} {:>6} {:>7} {:>7} {:>8} {:>8} {:>7} {:>7}",
+        "{:<36} {:>6} {:>6} {:>6} {:>7} {:>7} {:>8} {:>8} {:>7} {:>7}",
         "kind", "cores", "MB", "fps", "freeze", "answer", "to frame", "of exec", "ACTIVE", "stop"
     );
     for kind in BENCH_CASES.iter().filter(|kind| is_selected(kind.name, only)) {
         for _ in 0..runs {
             let cost = one(kind, seconds).await.with_context(|| kind.name)?;
             println!(
-                "{:<28} {:>6.3} {:>6.0} {:>6.2} {:>7.0} {:>7.0} {:>8.0} {:>8.0} {:>7.0} {:>7.0}",
+                "{:<36} {:>6.3} {:>6.0} {:>6.2} {:>7.0} {:>7.0} {:>8.0} {:>8.0} {:>7.0} {:>7.0}",
                 cost.kind,
                 cost.cores,
                 cost.peak_mb,
@@ -145,12 +169,13 @@ async fn one(kind: &BenchCase, seconds: f64) -> Result<Cost> {
     let servers = TestServers::start("").await?;
     let _dispatcher = servers.dispatcher("dispatcher", "").await?;
     let (mut people, mut sids) = (Vec::new(), Vec::new());
-    for (index, camera) in kind.cameras.iter().enumerate() {
+    for (index, layers) in kind.cameras.iter().enumerate() {
         let who = format!("p{index}");
-        let (picture, sound) = (clip(camera)?, clip(&format!("{who}.opus"))?);
+        let layers = layers.iter().map(|layer| clip(layer)).collect::<Result<Vec<_>>>()?;
+        let sound = clip(&format!("{who}.opus"))?;
         let person = Publisher::join(&servers.api, "bench", &who, PublisherOptions::default()).await?;
         sids.push((
-            person.publish(&picture, SourceKind::Camera).await?,
+            person.publish_layers(&layers, SourceKind::Camera).await?,
             person.publish(&sound, SourceKind::Microphone).await?,
         ));
         people.push(person);
