@@ -16,7 +16,7 @@ use spillway_ipc::SpoolReader;
 use spillway_ipc::restart::RestartPoints;
 use spillway_media::compositor::encoder_delay;
 use spillway_media::encode::{AudioInputFormat, Colour, VideoInputFormat};
-use spillway_media::output::{Feed, RawSink, RepeatRate, VariableRate};
+use spillway_media::output::{Feed, PictureBits, RawSink, RepeatRate, VariableRate};
 use spillway_plan::{AudioCodec, Container, H264Profile, VideoEncoding};
 
 fn encoding() -> VideoEncoding {
@@ -142,7 +142,8 @@ fn a_picture_that_stands_still_lasts_as_long_as_the_recording() {
     let path = dir.path().join("still.mp4");
     let (pipeline, feeds, told) = start(&raw(Container::Mp4, true, AudioCodec::Aac), &path);
     let FileFeeds { video, audio } = feeds;
-    let (way, audio) = (VariableRate::new(Box::new(video.unwrap()), RepeatRate::Recorded), audio.unwrap());
+    let way = VariableRate::new(Box::new(video.unwrap()), RepeatRate::Recorded, PictureBits::default());
+    let audio = audio.unwrap();
     std::thread::scope(|threads| {
         threads.spawn(|| {
             (0..200).for_each(|n| audio.push(block(n, 0.3)).unwrap());

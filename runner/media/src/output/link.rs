@@ -13,6 +13,7 @@ use gstreamer_audio as gst_audio;
 use super::fanout::Fanout;
 use super::feed::Feed;
 use super::key_frames::KeyFrameRequests;
+use super::picture_bits::PictureBits;
 use crate::element::{PipelineError, build};
 use crate::encode::{self, AudioInputFormat, EncoderChain, VideoInputFormat};
 use crate::encoded::{EncodedFormat, EncodedUnit, MediaKind, StreamNumber};
@@ -47,6 +48,8 @@ pub struct Feeds {
     pub video: Option<Feed>,
     /// For sound, in the order of the plan.
     pub audio: Vec<Feed>,
+    /// The bit rate of what encodes the pictures.
+    pub bits: PictureBits,
 }
 
 /// The encoders of `plan`, added to `pipeline`, and the way to ask for key frames.
@@ -66,6 +69,7 @@ pub(super) fn encoders(
             && let VideoInputFormat::Raw { encoding, .. } = video
         {
             key_frames = KeyFrameRequests::of(encoder, plan.key_grid, encode::key_frame_interval(encoding));
+            feeds.bits = PictureBits::of(encoder, encoding.bitrate.max(1));
         }
         let keys = key_frames.clone();
         feeds.video = Some(feed(pipeline, (fanout, stream), encoder, &video.encoded(), keys)?);

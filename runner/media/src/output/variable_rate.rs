@@ -10,6 +10,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use gstreamer as gst;
 
 use super::feed::{FeedError, RawSink};
+use super::picture_bits::{PictureBits, ShareMeter};
 
 /// A picture that has just changed is repeated so long and so often: the encoder has spent its bits on the change, and makes
 /// what stands still (a page of a talk) sharp with the next few.
@@ -46,14 +47,16 @@ pub struct VariableRate {
 
 struct RateState {
     repeats: Repeats,
+    share: ShareMeter,
     /// The newest picture, if it was left out: the recording ends with it.
     left_out: Option<gst::Buffer>,
 }
 
 impl VariableRate {
-    /// `feed`: what encodes.
-    pub fn new(feed: Box<dyn RawSink>, rate: RepeatRate) -> Self {
-        Self { feed, state: Mutex::new(RateState { repeats: Repeats::new(rate), left_out: None }) }
+    /// `feed`: what encodes, with the bit rate of `bits`.
+    pub fn new(feed: Box<dyn RawSink>, rate: RepeatRate, bits: PictureBits) -> Self {
+        let (repeats, share) = (Repeats::new(rate), ShareMeter::new(bits));
+        Self { feed, state: Mutex::new(RateState { repeats, share, left_out: None }) }
     }
 
     fn state(&self) -> MutexGuard<'_, RateState> {
@@ -69,7 +72,9 @@ impl RawSink for VariableRate {
         let is_repeat = buffer.flags().contains(gst::BufferFlags::DROPPABLE);
         {
             let mut state = self.state();
-            if !state.repeats.passes(at_ns, next_ns, is_repeat) {
+            let passes = state.repeats.passes(at_ns, next_ns, is_repeat);
+            state.share.count(at_ns, passes);
+            if !passes {
                 state.left_out = Some(buffer);
                 return Ok(());
             }

@@ -77,7 +77,7 @@ fn a_recording_ends_with_its_last_picture() {
         [(30, vec![0, 100, 200, 300, 400, 500, 966]), (31, vec![0, 100, 200, 300, 400, 500, 1000])]
     {
         let encoded = Encoded::default();
-        let way = VariableRate::new(Box::new(encoded.clone()), RepeatRate::Recorded);
+        let way = VariableRate::new(Box::new(encoded.clone()), RepeatRate::Recorded, PictureBits::default());
         for n in 0..pictures {
             let mut buffer = gst::Buffer::with_size(16).unwrap();
             let fresh = buffer.get_mut().unwrap();

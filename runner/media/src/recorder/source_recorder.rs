@@ -120,9 +120,9 @@ impl SourceRecorder {
             }
             RecordingMode::Composed => {
                 let rule = start_rule(plan.picture.as_ref());
-                let feed = feeds
-                    .video
-                    .map(|feed| Box::new(VariableRate::new(Box::new(feed), repeat_rate(plan))) as Box<dyn RawSink>);
+                let (rate, bits) = (repeat_rate(plan), feeds.bits);
+                let feed =
+                    feeds.video.map(|feed| Box::new(VariableRate::new(Box::new(feed), rate, bits)) as Box<dyn RawSink>);
                 let video = if takers.is_empty() {
                     feed
                 } else {
