@@ -142,7 +142,10 @@ fn give(feed: &dyn RawSink, mut block: Vec<f32>, at: i64, total: Option<i64>) ->
     }
     let output = |sample: i64| SampleIndex::new(sample).time().ns();
     let (from, to) = (output(at), output(at + (block.len() / 2) as i64));
-    let bytes: Vec<u8> = block.iter().flat_map(|sample| sample.to_le_bytes()).collect();
+    let mut bytes = vec![0; 4 * block.len()];
+    for (bytes, sample) in bytes.as_chunks_mut::<4>().0.iter_mut().zip(&block) {
+        *bytes = sample.to_le_bytes();
+    }
     let mut buffer = gst::Buffer::from_mut_slice(bytes);
     let fresh = buffer.make_mut();
     fresh.set_pts(gst::ClockTime::from_nseconds(from));
