@@ -78,7 +78,8 @@ async fn recorded(harness: Arc<E2eHarness>, codec: &'static str, size: (u32, u32
 async fn looked_at(infos: Vec<Value>, codec: &str, size: (u32, u32)) -> Result<()> {
     let probes = infos.iter().map(RecordingProbe::open).collect::<Result<Vec<_>>>()?;
     let [composite, participant, both, track] = &probes[..] else { unreachable!("four were asked for") };
-    composite.is_h264("Main", 640, 360)?;
+    // A page draws as often as the machine lets it.
+    composite.is_h264_with_pauses("Main", 640, 360)?;
     for probe in [composite, participant, both] {
         shows_and_sounds(probe, "p3")?;
     }

@@ -313,7 +313,7 @@ async fn come_and_go(harness: Arc<E2eHarness>) -> Result<()> {
     let hls = finished(&black, &of_p0, 6, PICTURE)?;
     ensure!(hls.playlist.segments.len() >= 2, "{:?}", hls.playlist);
     let playlist = probe(&hls, &of_p0)?;
-    playlist.is_h264("Main", 640, 360)?;
+    playlist.is_h264_with_pauses("Main", 640, 360)?;
     let lumas = playlist.pictures.iter().flat_map(|pictures| pictures.all.iter().map(|picture| picture.luma));
     let brightest = lumas.fold(0.0, f64::max);
     ensure!(brightest < 20.0, "the picture is not black but {brightest}");

@@ -73,10 +73,21 @@ impl RecordingProbe {
         stream(&self.probed, "audio").with_context(|| format!("{} has no audio", self.path.display()))
     }
 
-    /// H264 of exactly this size, encoded by us at 30 pictures a second, over all of the file.
+    /// H264 of exactly this size, encoded by us at 30 pictures a second, over all of the file: something moves all the time.
     pub fn is_h264(&self, profile: &str, width: u64, height: u64) -> Result<()> {
         let pictures = self.pictures.as_ref().map_or(0, |pictures| pictures.all.len());
         self.is_h264_at(pictures as f64 / self.seconds(), (profile, width, height))
+    }
+
+    /// The same where the picture stands still for a while: there are two a second of it at least.
+    pub fn is_h264_with_pauses(&self, profile: &str, width: u64, height: u64) -> Result<()> {
+        let all = self.pictures.as_ref().map_or(&[][..], |pictures| &pictures.all);
+        self.is_h264_of((profile, width, height))?;
+        let longest = all.windows(2).map(|pair| pair[1].at - pair[0].at).fold(0.0, f64::max);
+        let rate = all.len() as f64 / self.seconds();
+        ensure!(longest < 0.55, "{longest:.2} s between two pictures of {}", self.path.display());
+        ensure!((1.9..31.0).contains(&rate), "{rate:.2} pictures a second in {}", self.path.display());
+        Ok(())
     }
 
     /// The same of what a player had that came in the middle: its pictures begin at most half a second behind its sound, at
@@ -88,11 +99,16 @@ impl RecordingProbe {
         self.is_h264_at((all.len() - 1) as f64 / (last.at - first.at), (profile, width, height))
     }
 
-    fn is_h264_at(&self, rate: f64, (profile, width, height): (&str, u64, u64)) -> Result<()> {
+    fn is_h264_at(&self, rate: f64, of: (&str, u64, u64)) -> Result<()> {
+        self.is_h264_of(of)?;
+        ensure!((29.0..31.0).contains(&rate), "{rate:.2} pictures a second in {}", self.path.display());
+        Ok(())
+    }
+
+    fn is_h264_of(&self, (profile, width, height): (&str, u64, u64)) -> Result<()> {
         let video = self.video()?;
         ensure!(video["codec_name"] == "h264" && video["profile"] == profile, "not H264 {profile}: {video}");
         ensure!(video["width"] == width && video["height"] == height, "not {width}x{height}: {video}");
-        ensure!((29.0..31.0).contains(&rate), "{rate:.2} pictures a second in {}", self.path.display());
         Ok(())
     }
 

@@ -6,6 +6,9 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 
+/// Of 20 ms each.
+const PACKETS_A_SECOND: u64 = 50;
+
 /// Codecs of clips.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum ClipCodec {
@@ -89,9 +92,9 @@ pub struct Clip {
 
 impl Clip {
     /// Reads a clip for publishing: it must begin with a keyframe, and its loop is cut to whole seconds. The extension
-    /// gives the format: `.h264` and `.h265` (Annex B with delimiters), `.ivf`, `.opus` (20 ms
-    /// packets), `.pcmu`, `.pcma`. A number before the extension is the height of 16:9 video; other shapes have both
-    /// sides (`360x640`). Video has 30 frames a second unless its name says it (`15fps`).
+    /// gives the format: `.h264` and `.h265` (Annex B with delimiters), `.ivf`, `.opus` (20 ms packets), `.pcmu`, `.pcma`.
+    /// Pictures come 30 times a second, or as often as the name says (`15fps`). A number before the extension is the height
+    /// of 16:9 video; other shapes have both sides (`360x640`).
     pub fn open(path: &Path) -> Result<Self> {
         let mut clip = Self::read(path)?;
         ensure!(
@@ -117,9 +120,7 @@ impl Clip {
     pub fn read(path: &Path) -> Result<Self> {
         let bytes = std::fs::read(path).with_context(|| format!("read {}", path.display()))?;
         let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-        let picture =
-            name.split(['-', '.']).find_map(|part| part.strip_suffix("fps")?.parse::<u64>().ok()).unwrap_or(30);
-        let packet = 50;
+        let (picture, packet) = (framerate(name), PACKETS_A_SECOND);
         let even = |data: Vec<Vec<u8>>, per_second: u64, key: &dyn Fn(&[u8]) -> bool| -> Vec<ClipFrame> {
             data.into_iter()
                 .zip(0u64..)
@@ -175,6 +176,12 @@ impl Clip {
     pub fn name(&self) -> String {
         self.path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default()
     }
+}
+
+/// Pictures a second, by the file's name.
+fn framerate(name: &str) -> u64 {
+    let said = name.split(['-', '.']).find_map(|part| part.strip_suffix("fps")?.parse::<u64>().ok());
+    said.filter(|rate| *rate > 0).unwrap_or(30)
 }
 
 /// Frames stand in the order in which they are decoded: a frame is shown after the B frames that follow it. Gives how

@@ -462,7 +462,7 @@ pub enum MediaEndReason {
 pub struct Quality {
     /// Length of the file.
     pub media_ms: u64,
-    /// Video frames written.
+    /// Video frames made, one for each output time. Of composed ones that repeat the one before, files have a part.
     pub frames: u64,
     /// Video frames that differ from the one before.
     pub distinct_frames: u64,

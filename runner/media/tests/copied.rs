@@ -162,7 +162,7 @@ fn a_g711_track_is_packet_by_packet_what_one_chain_makes() {
         let decoder = if codec == Codec::Pcmu { "mulawdec" } else { "alawdec" };
         let chain = format!(
             "caps={chain},rate=8000,channels=1 ! {decoder} ! audiorate skip-to-first=true ! audioconvert \
-             ! audioresample ! opusenc bitrate=128000 ! opusparse ! oggmux"
+             ! audioresample ! opusenc bitrate=128000 complexity=7 ! opusparse ! oggmux"
         );
         one_chain(&chain, buffers, &plain);
         assert_eq!(times(&ours), times(&plain), "{codec:?}");

@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used)]
 
-use std::sync::mpsc::channel;
+use std::sync::mpsc::{Receiver, channel};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -11,7 +11,8 @@ use spillway_media::encode::{Colour, VideoInputFormat};
 use spillway_media::encoded::{EncodedUnit, StreamNumber};
 use spillway_media::key_grid::KeyGrid;
 use spillway_media::output::{
-    Fanout, OutputTaker, Pipeline, PipelineEvent, PipelinePlan, TakerEnd, TakerError, TakerStart,
+    Fanout, Feeds, OutputTaker, Pipeline, PipelineEvent, PipelinePlan, RawSink, RepeatRate, TakerEnd, TakerError,
+    TakerStart, VariableRate,
 };
 use spillway_plan::{H264Profile, VideoEncoding};
 
@@ -44,8 +45,10 @@ fn picture(n: u64, at: u64) -> gst::Buffer {
     buffer
 }
 
-/// What the encoder makes of pictures at these times. `ask_before`: someone asks for a key frame before this picture.
-fn encoded(framerate: u32, times: &[u64], grid: Option<KeyGrid>, ask_before: Option<usize>) -> Vec<EncodedUnit> {
+/// An encoder, the ways into it, what comes out, and what it says.
+type Running = (Pipeline, Feeds, Collected, Receiver<PipelineEvent>);
+
+fn running(framerate: u32, grid: Option<KeyGrid>) -> Running {
     gst::init().unwrap();
     let encoding = VideoEncoding {
         width: 320,
@@ -65,6 +68,12 @@ fn encoded(framerate: u32, times: &[u64], grid: Option<KeyGrid>, ask_before: Opt
     let taker = Box::new(collected.clone());
     fanout.add(TakerStart { id, streams: vec![StreamNumber(0)], taker, progress: Arc::default() });
     let (pipeline, feeds) = Pipeline::start(&plan, fanout).unwrap();
+    (pipeline, feeds, collected, told)
+}
+
+/// What the encoder makes of pictures at these times. `ask_before`: someone asks for a key frame before this picture.
+fn encoded(framerate: u32, times: &[u64], grid: Option<KeyGrid>, ask_before: Option<usize>) -> Vec<EncodedUnit> {
+    let (pipeline, feeds, collected, told) = running(framerate, grid);
     let feed = feeds.video.unwrap();
     for (n, at) in times.iter().enumerate() {
         if ask_before == Some(n) {
@@ -75,6 +84,10 @@ fn encoded(framerate: u32, times: &[u64], grid: Option<KeyGrid>, ask_before: Opt
         feed.push(picture(n as u64, *at)).unwrap();
     }
     feed.end();
+    all_of(&collected, &told)
+}
+
+fn all_of(collected: &Collected, told: &Receiver<PipelineEvent>) -> Vec<EncodedUnit> {
     loop {
         match told.recv_timeout(Duration::from_secs(60)).unwrap() {
             PipelineEvent::Drained => break,
@@ -127,6 +140,60 @@ fn a_key_frame_that_a_stream_asks_for_moves_no_other() {
     assert_eq!(off.len(), 1, "{off:?}");
     // Pictures that were inside of the encoder are not key frames any more.
     assert!((times[96]..=times[101]).contains(&off[0]), "{off:?}");
+}
+
+/// The encoder counts pictures, of which there are few then.
+#[test]
+fn a_picture_that_stands_still_has_key_frames_all_the_same() {
+    let times = times(30, 12, |n| n < 15 || n.is_multiple_of(15));
+    let keys = keys(&encoded(30, &times, None, None));
+    assert!(keys.len() >= 4 && keys[0] == 0, "{keys:?}");
+    let mut apart = keys.windows(2).map(|pair| pair[1] - pair[0]);
+    // Two seconds, and the distance of two pictures.
+    assert!(apart.all(|ns| (2 * SECOND..=3 * SECOND).contains(&ns)), "{keys:?}");
+}
+
+/// A picture of noise, which needs more bits than there are.
+fn noise(n: u64, at: u64) -> gst::Buffer {
+    let mut random = n.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+    let mut noisy = vec![128u8; 320 * 180 * 3 / 2];
+    for y in &mut noisy[..320 * 180] {
+        random ^= random << 13;
+        random ^= random >> 7;
+        random ^= random << 17;
+        *y = 80 + (random % 64) as u8;
+    }
+    let mut buffer = gst::Buffer::from_mut_slice(noisy);
+    let writable = buffer.get_mut().unwrap();
+    writable.set_pts(gst::ClockTime::from_nseconds(at));
+    writable.set_duration(gst::ClockTime::from_nseconds(SECOND / 30));
+    buffer
+}
+
+/// A camera of 15 pictures a second in a recording of 30 gets the bits that were asked for.
+#[test]
+fn pictures_that_are_encoded_get_the_bits_of_those_left_out() {
+    let bytes = |is_new: fn(u64) -> bool| {
+        let (_pipeline, feeds, collected, told) = running(30, None);
+        let way = VariableRate::new(Box::new(feeds.video.unwrap()), RepeatRate::Recorded, feeds.bits);
+        for (n, at) in (0..).zip(times(30, 12, |_| true)) {
+            let mut picture = noise(n, at);
+            if !is_new(n) {
+                picture.get_mut().unwrap().set_flags(gst::BufferFlags::DROPPABLE);
+            }
+            way.push(picture).unwrap();
+        }
+        way.end();
+        let units = all_of(&collected, &told);
+        // Without the beginning, in which the encoder finds its rate.
+        let settled = units.iter().filter(|unit| unit.at_ns >= 4 * SECOND);
+        (units.len(), settled.map(|unit| unit.data.len()).sum::<usize>())
+    };
+    let (all, half) = (bytes(|_| true), bytes(|n| n % 2 == 0));
+    println!("{all:?} of all pictures, {half:?} of half of them");
+    assert_eq!((all.0, half.0), (360, 181), "and the last one");
+    let share = half.1 as f64 / all.1 as f64;
+    assert!((0.75..1.25).contains(&share), "{share:.2}");
 }
 
 #[test]

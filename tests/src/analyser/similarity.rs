@@ -12,6 +12,8 @@ use crate::assets::TestPerson;
 
 /// Pictures in a row that are compared.
 const PICTURES: usize = 90;
+/// The same of what stands still, of which two a second are encoded.
+const STILL_PICTURES: usize = 10;
 /// Of a clip.
 const LOOP: usize = 600;
 /// A tile is found by its colour at half the resolution of a picture of 640: it may be this far off, in pixels of 1280.
@@ -43,22 +45,23 @@ pub struct Compared<'a> {
     pub is_still: bool,
 }
 
-/// `None` where no three seconds of the recording show each picture of the clip once.
+/// `None` where no three seconds of the recording show each picture of the clip once, and where too few are encoded of one that
+/// stands still.
 pub fn similarity(compared: Compared<'_>) -> Result<Option<Similarity>> {
-    let Some((shown, published)) = stretch(&compared) else { return Ok(None) };
-    let place = place(&compared, shown, published)?;
-    let ssim = score(&compared, place, (shown, published, PICTURES), "ssim", "All:")?;
-    let vmaf = has_filter("libvmaf")?
-        .then(|| score(&compared, place, (shown, published, PICTURES), "libvmaf", "VMAF score:"))
-        .transpose()?;
+    let Some(stretch) = stretch(&compared) else { return Ok(None) };
+    let place = place(&compared, stretch.0, stretch.1)?;
+    let ssim = score(&compared, place, stretch, "ssim", "All:")?;
+    let vmaf =
+        has_filter("libvmaf")?.then(|| score(&compared, place, stretch, "libvmaf", "VMAF score:")).transpose()?;
     Ok(Some(Similarity { ssim, vmaf }))
 }
 
-/// Numbers of the first picture in the recording and in the clip.
-fn stretch(compared: &Compared<'_>) -> Option<(usize, usize)> {
+/// Numbers of the first picture in the recording and in the clip, and how many there are.
+fn stretch(compared: &Compared<'_>) -> Option<(usize, usize, usize)> {
     let pictures = compared.video.all.len();
     if compared.is_still {
-        return (pictures >= 2 * PICTURES).then(|| (pictures - PICTURES - PICTURES / 2, 0));
+        let enough = pictures >= 2 * STILL_PICTURES;
+        return enough.then(|| (pictures - STILL_PICTURES - STILL_PICTURES / 2, 0, STILL_PICTURES));
     }
     let numbers: Vec<Option<u16>> =
         compared.video.of(compared.person).map(|(_, reading)| reading.and_then(|reading| reading.number)).collect();
@@ -68,7 +71,7 @@ fn stretch(compared: &Compared<'_>) -> Option<(usize, usize)> {
     let windows = numbers.get(from..)?.windows(PICTURES);
     windows.zip(from..).find_map(|(window, index)| {
         let first = usize::from(window[0]?);
-        (goes_on(window) && first + PICTURES <= LOOP).then_some((index, first))
+        (goes_on(window) && first + PICTURES <= LOOP).then_some((index, first, PICTURES))
     })
 }
 
@@ -156,10 +159,11 @@ mod tests {
             let (file, clip) = (Path::new("a.mp4"), Path::new("p0-720.h264"));
             stretch(&Compared { file, video, person: person("p0"), clip, tile: (1280, 720), is_still })
         };
-        assert_eq!(compared(&shown(10..400), false), Some((90, 100)));
+        assert_eq!(compared(&shown(10..400), false), Some((90, 100, PICTURES)));
         // Of the clip 450 is missing.
-        assert_eq!(compared(&shown((300..450).chain(451..900)), false), Some((150, 451)));
+        assert_eq!(compared(&shown((300..450).chain(451..900)), false), Some((150, 451, PICTURES)));
         assert_eq!(compared(&shown((0..300).map(|n| n / 2 * 2)), false), None, "each is shown twice");
-        assert_eq!(compared(&shown((0..300).map(|_| 7)), true), Some((165, 0)));
+        assert_eq!(compared(&shown((0..19).map(|_| 7)), true), None);
+        assert_eq!(compared(&shown((0..300).map(|_| 7)), true), Some((285, 0, STILL_PICTURES)));
     }
 }

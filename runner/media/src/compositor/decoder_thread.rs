@@ -1,5 +1,5 @@
-//! One track's own thread: inbox → decoder → what its mixer takes. A decoder that breaks costs its own tile or voice
-//! and nothing else.
+//! The way of one track: inbox → decoder → what its mixer takes. Pictures have a thread each, sound is decoded in the
+//! mixer's (`audio::input`). A decoder that breaks costs its own tile or voice and nothing else.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -81,6 +81,43 @@ pub struct DecoderState {
     reorder_ns: u64,
 }
 
+/// A decoder at work. Dropping it closes the queue.
+pub struct RunningDecoder<Q: Decoded> {
+    thread: DecoderThread<Q>,
+    state: DecoderState,
+    /// The last watermark that was passed on.
+    announced: MediaTime,
+}
+
+impl<Q: Decoded> RunningDecoder<Q> {
+    /// One frame, event or watermark of the inbox; waits for it. False: the track has left, or its inbox is closed.
+    pub fn step(&mut self) -> bool {
+        let Self { thread, state, announced } = self;
+        match thread.inbox.next(*announced) {
+            InboxItem::Frame { at, key, data } => {
+                state.comes(at);
+                Q::decode(thread, state, at, key, data);
+            }
+            InboxItem::TrackEvent(_, TrackEvent::Begins(codec)) => state.begins(codec),
+            InboxItem::TrackEvent(at, event) => {
+                Q::on_event(thread, state, at, &event);
+                return event != TrackEvent::Left;
+            }
+            InboxItem::Watermark(to) => {
+                *announced = to;
+                thread.queue.complete_to(to.minus_ns(state.reorder_ns));
+            }
+            InboxItem::Closed => return false,
+        }
+        true
+    }
+
+    /// What waits is forgotten, and nothing more comes.
+    pub fn abandon(&self) {
+        self.thread.inbox.abandon();
+    }
+}
+
 impl DecoderState {
     fn of(codec: Codec) -> Self {
         Self {
@@ -123,28 +160,14 @@ impl DecoderState {
 impl<Q: Decoded> DecoderThread<Q> {
     /// Until the track leaves or its inbox is closed.
     pub fn run(self) {
-        let mut state = DecoderState::of(self.track.codec);
-        let mut announced = MediaTime::ZERO;
-        loop {
-            match self.inbox.next(announced) {
-                InboxItem::Frame { at, key, data } => {
-                    state.comes(at);
-                    Q::decode(&self, &mut state, at, key, data);
-                }
-                InboxItem::TrackEvent(_, TrackEvent::Begins(codec)) => state.begins(codec),
-                InboxItem::TrackEvent(at, event) => {
-                    Q::on_event(&self, &mut state, at, &event);
-                    if event == TrackEvent::Left {
-                        break;
-                    }
-                }
-                InboxItem::Watermark(to) => {
-                    announced = to;
-                    self.queue.complete_to(to.minus_ns(state.reorder_ns));
-                }
-                InboxItem::Closed => break,
-            }
-        }
+        let mut running = self.start();
+        while running.step() {}
+    }
+
+    /// To be run a step at a time.
+    pub fn start(self) -> RunningDecoder<Q> {
+        let state = DecoderState::of(self.track.codec);
+        RunningDecoder { thread: self, state, announced: MediaTime::ZERO }
     }
 
     /// Throws the decoder away; the user is told once per track.

@@ -1,5 +1,5 @@
-//! The way of events into a running compositor: every track has an inbox, a thread, and times that are moved by its
-//! pacing. Called from the recorder's thread, and never waits there.
+//! The way of events into a running compositor: every track has an inbox, those with pictures a thread, and times that are
+//! moved by its pacing. Called from the recorder's thread, and never waits there.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -10,6 +10,7 @@ use std::thread::{Builder, JoinHandle};
 use spillway_plan::LayoutName;
 use spillway_process::chain;
 
+use super::audio::input::AudioInput;
 use super::audio::mixer::{AudioMixer, decoder_delay};
 use super::audio::track_buffer::AudioTrackBuffer;
 use super::decoder_thread::{DecoderCounters, DecoderEvents, DecoderThread};
@@ -230,16 +231,17 @@ impl Compositor {
             let queue = Arc::new(FrameQueue::default());
             self.sync.video_event(at, VideoEvent::Video(track.clone(), queue.clone(), Arc::downgrade(&inbox)));
             let thread = DecoderThread { track, inbox: inbox.clone(), queue: queue.clone(), events, counts };
-            (queue, spawn("video", move || thread.run()))
+            (queue, Some(spawn("video", move || thread.run())))
         } else {
             let dropped = tracks.late_samples.entry(identity.clone()).or_default().clone();
             let queue = Arc::new(AudioTrackBuffer::new(decoder_delay(track.codec), dropped));
-            self.sync.enters(at, AudioJoin { track: track.clone(), voice: queue.clone() });
-            let thread = DecoderThread { track, inbox: inbox.clone(), queue: queue.clone(), events, counts };
-            (queue, spawn("voice", move || thread.run()))
+            let (of, inbox) = (track.clone(), inbox.clone());
+            let voice = AudioInput::new(DecoderThread { track, inbox, queue: queue.clone(), events, counts });
+            self.sync.enters(at, AudioJoin { track: of, voice });
+            (queue, None)
         };
         let live = LiveTrack { track: id, identity, inbox, queue, pace, screen, left: false, told_full: false };
-        if let Err(error) = thread {
+        if let Some(Err(error)) = thread {
             live.abandon();
             self.note(format!("a track is not recorded, it got no thread: {error}"));
         }

@@ -9,12 +9,12 @@
 //!                          sync::backlog spills it to disk)         │
 //!                                 │ up to the watermark             │
 //!                 ┌───────────────┴──────────────┐                  │
-//!  thread "video", one per track     thread "voice", one per track  │
-//!   decoder_thread, decode            decoder_thread, decode        │
-//!                 │ at most 3 pictures           │ at most 0.5 s    │
+//!  thread "video", one per track         thread "sound" ◄───────────┤
+//!   decoder_thread, decode           audio::input, decode           │
+//!                 │ at most 3 pictures           │ as far as is mixed
 //!         video::frame_queue            audio::track_buffer         │
 //!                 │                              │                  │
-//!        thread "picture"               thread "sound" ◄────────────┤
+//!        thread "picture"                        │                  │
 //!         video::mixer, canvas           audio::mixer, limiter      │
 //!                 │      ▲                       │                  │
 //!                 │      └───────────────────────│──────────────────┘

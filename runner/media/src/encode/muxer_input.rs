@@ -1,6 +1,9 @@
 //! The way of encoded units into a muxer of GStreamer's: an `appsrc` with the caps of their stream, and the parser that
 //! the muxer wants before it.
 
+use std::sync::{Arc, Mutex, PoisonError};
+
+use gst::prelude::*;
 use gstreamer as gst;
 
 use super::chain::{EncoderChain, copied, filter, whole};
@@ -60,17 +63,38 @@ fn video_parser(codec: Codec) -> Result<Vec<gst::Element>, PipelineError> {
                 &gst::Caps::builder("video/x-h265").field("stream-format", "hvc1").field("alignment", "au").build(),
             )?,
         ],
-        Codec::Av1 => vec![
-            make("av1parse", |p| p)?,
-            filter(
-                &gst::Caps::builder("video/x-av1")
-                    .field("stream-format", "obu-stream")
-                    .field("alignment", "tu")
-                    .build(),
-            )?,
-        ],
+        Codec::Av1 => {
+            let parser = make("av1parse", |p| p)?;
+            keep_durations(&parser)?;
+            let caps = gst::Caps::builder("video/x-av1").field("stream-format", "obu-stream").field("alignment", "tu");
+            vec![parser, filter(&caps.build())?]
+        }
         _ => vec![],
     })
+}
+
+/// `av1parse` drops the duration of a buffer, which of the last one says how long it is shown (GStreamer 1.22).
+fn keep_durations(parser: &gst::Element) -> Result<(), PipelineError> {
+    let pad = |name| parser.static_pad(name).ok_or_else(|| build(format!("no {name} pad")));
+    let latest = Arc::new(Mutex::new(None));
+    let given = latest.clone();
+    pad("sink")?.add_probe(gst::PadProbeType::BUFFER, move |_, info| {
+        if let Some(buffer) = info.buffer() {
+            *given.lock().unwrap_or_else(PoisonError::into_inner) = buffer.pts().zip(buffer.duration());
+        }
+        gst::PadProbeReturn::Ok
+    });
+    pad("src")?.add_probe(gst::PadProbeType::BUFFER, move |_, info| {
+        let known = *latest.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((pts, duration)) = known
+            && let Some(gst::PadProbeData::Buffer(buffer)) = &mut info.data
+            && buffer.pts() == Some(pts)
+        {
+            buffer.make_mut().set_duration(duration);
+        }
+        gst::PadProbeReturn::Ok
+    });
+    Ok(())
 }
 
 /// With the header that says what is dropped at the beginning; without it oggmux writes that nothing is.

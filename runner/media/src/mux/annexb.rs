@@ -5,16 +5,7 @@ use crate::nal_unit::unescaped;
 
 /// The NAL units of an access unit.
 pub fn units(data: &[u8]) -> Vec<&[u8]> {
-    let mut starts = vec![];
-    let mut at = 0;
-    while at + 3 <= data.len() {
-        if data[at..at + 3] == [0, 0, 1] {
-            starts.push(at);
-            at += 3;
-        } else {
-            at += 1;
-        }
-    }
+    let starts = start_codes(data);
     let ends = starts.iter().skip(1).copied().chain([data.len()]);
     let units = starts.iter().zip(ends).map(|(start, end)| {
         let unit = &data[start + 3..end];
@@ -23,6 +14,23 @@ pub fn units(data: &[u8]) -> Vec<&[u8]> {
         &unit[..length]
     });
     units.filter(|unit| !unit.is_empty()).collect()
+}
+
+/// Where 0, 0, 1 stands. Its last byte is looked at first: where that is more than 1, none begins in the three bytes up to it.
+fn start_codes(data: &[u8]) -> Vec<usize> {
+    let mut starts = vec![];
+    let mut at = 0;
+    while let Some([first, second, third]) = data.get(at..at + 3) {
+        if *third == 0 {
+            at += 1;
+            continue;
+        }
+        if *third == 1 && *first == 0 && *second == 0 {
+            starts.push(at);
+        }
+        at += 3;
+    }
+    starts
 }
 
 /// NAL units with lengths instead of start codes.
@@ -106,7 +114,17 @@ pub fn hevc_record(units: &[&[u8]]) -> Option<Vec<u8>> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+
+    proptest! {
+        #[test]
+        fn every_start_code_is_found(data in prop::collection::vec(0u8..4, 0..64)) {
+            let all: Vec<usize> = data.windows(3).enumerate().filter(|(_, bytes)| **bytes == [0, 0, 1]).map(|(at, _)| at).collect();
+            prop_assert_eq!(start_codes(&data), all);
+        }
+    }
 
     #[test]
     fn start_codes_of_three_and_four_bytes_become_lengths() {

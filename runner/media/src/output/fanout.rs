@@ -195,7 +195,8 @@ impl Fanout {
         Ok(())
     }
 
-    /// The newest unit of this stream lasts at least until `end_ns`: of copied pictures, which say no duration.
+    /// The newest unit of this stream lasts at least until `end_ns`: of copied pictures, which say no duration, and of the last
+    /// encoded one, which may follow the one before at any distance.
     pub(super) fn lasts(&self, stream: StreamNumber, kind: MediaKind, end_ns: u64) {
         let mut state = self.state();
         if state.closed {

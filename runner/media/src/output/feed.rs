@@ -14,7 +14,8 @@ use crate::encoded::{EncodedUnit, MediaKind, StreamNumber, opus_duration_ns};
 
 /// Where composed pictures and sound go: a [`Feed`]; in tests something that looks at them.
 pub trait RawSink: Send {
-    /// Blocks while enough waits there.
+    /// Blocks while enough waits there. A picture that repeats the one before, and that nothing needs for its time, is marked
+    /// `DROPPABLE`.
     ///
     /// # Errors
     ///

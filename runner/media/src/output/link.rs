@@ -2,6 +2,7 @@
 //! fan-out; what is copied or not encoded goes there directly. Runs once per recording; the callbacks run in GStreamer's threads.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
 use gst::prelude::*;
@@ -12,6 +13,7 @@ use gstreamer_audio as gst_audio;
 use super::fanout::Fanout;
 use super::feed::Feed;
 use super::key_frames::KeyFrameRequests;
+use super::picture_bits::PictureBits;
 use crate::element::{PipelineError, build};
 use crate::encode::{self, AudioInputFormat, EncoderChain, VideoInputFormat};
 use crate::encoded::{EncodedFormat, EncodedUnit, MediaKind, StreamNumber};
@@ -46,6 +48,8 @@ pub struct Feeds {
     pub video: Option<Feed>,
     /// For sound, in the order of the plan.
     pub audio: Vec<Feed>,
+    /// The bit rate of what encodes the pictures.
+    pub bits: PictureBits,
 }
 
 /// The encoders of `plan`, added to `pipeline`, and the way to ask for key frames.
@@ -61,8 +65,11 @@ pub(super) fn encoders(
         && let Some(stream) = numbers.next()
     {
         let encoder = encode::video(video, plan.key_grid)?;
-        if let Some(encoder) = encoder.as_ref().and_then(|(_, chain)| chain.first()) {
-            key_frames = KeyFrameRequests::of(encoder, plan.key_grid);
+        if let Some(encoder) = encoder.as_ref().and_then(|(_, chain)| chain.first())
+            && let VideoInputFormat::Raw { encoding, .. } = video
+        {
+            key_frames = KeyFrameRequests::of(encoder, plan.key_grid, encode::key_frame_interval(encoding));
+            feeds.bits = PictureBits::of(encoder, encoding.bitrate.max(1));
         }
         let keys = key_frames.clone();
         feeds.video = Some(feed(pipeline, (fanout, stream), encoder, &video.encoded(), keys)?);
@@ -124,6 +131,8 @@ fn unit_sink(
 ) -> gst::Element {
     let (units, ends) = (Arc::downgrade(fanout), Arc::downgrade(fanout));
     let (kind, opus) = (format.kind(), matches!(format, EncodedFormat::Opus { .. }));
+    let pictures_to = Arc::new(AtomicU64::new(0));
+    let shown_to = pictures_to.clone();
     let callbacks = gst_app::AppSinkCallbacks::builder()
         .new_sample(move |sink| {
             let fanout = units.upgrade().ok_or(gst::FlowError::Flushing)?;
@@ -140,13 +149,20 @@ fn unit_sink(
             let duration_ns = duration_ns(&buffer, opus);
             let data = buffer.into_mapped_buffer_readable().map_err(|_| gst::FlowError::Error)?;
             let (at_ns, data) = (at.nseconds(), Bytes::from_owner(data));
-            key_frames.reached(at_ns);
+            key_frames.reached(at_ns, key);
+            if kind == MediaKind::Video {
+                pictures_to.store(at_ns.saturating_add(duration_ns), Ordering::Relaxed);
+            }
             fanout
                 .push(EncodedUnit { stream, kind, key, at_ns, offset_ns: 0, duration_ns, data })
                 .map(|()| gst::FlowSuccess::Ok)
         })
         .eos(move |_| {
             if let Some(fanout) = ends.upgrade() {
+                let shown_to = shown_to.load(Ordering::Relaxed);
+                if shown_to > 0 {
+                    fanout.lasts(stream, kind, shown_to);
+                }
                 fanout.end_stream(stream);
             }
         })

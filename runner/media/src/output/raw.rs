@@ -76,14 +76,14 @@ pub trait RawTaker: Send + Sync {
 
 /// A picture mixer's way into an encoder, if there is one, and to the outputs that take raw pictures.
 pub struct RawPictures {
-    feed: Option<Feed>,
+    feed: Option<Box<dyn RawSink>>,
     takers: Vec<Box<dyn RawTaker>>,
     fanout: Arc<Fanout>,
 }
 
 impl RawPictures {
     /// `fanout` is of [`Fanout::with_raw_pictures`].
-    pub fn new(feed: Option<Feed>, takers: Vec<Box<dyn RawTaker>>, fanout: Arc<Fanout>) -> Self {
+    pub fn new(feed: Option<Box<dyn RawSink>>, takers: Vec<Box<dyn RawTaker>>, fanout: Arc<Fanout>) -> Self {
         Self { feed, takers, fanout }
     }
 }

@@ -20,7 +20,7 @@ pub trait OutputTaker: Send {
     /// It takes no more. It is taken out, dropped and reported; the others go on.
     fn take(&mut self, unit: &EncodedUnit) -> Result<(), TakerError>;
 
-    /// The last unit of `stream`, one without a duration of its own, is shown or heard at least until `end_ns`.
+    /// The last unit of `stream`, a picture, is shown at least until `end_ns`.
     fn lasts(&mut self, _stream: StreamNumber, _end_ns: u64) {}
 
     /// All its streams have ended, the last at `end_ns`. Called once, and no `take` after it.

@@ -14,7 +14,7 @@ use crate::compositor::{Arrangement, AudioMixerOptions, Size, VideoMixerOptions,
 use crate::encode::{AudioInputFormat, Colour, VideoInputFormat};
 use crate::encoded::{EncodedFormat, StreamNumber};
 use crate::key_grid::KeyGrid;
-use crate::output::PipelinePlan;
+use crate::output::{PipelinePlan, RepeatRate};
 use crate::source::page::feed::PageFeedOptions;
 use crate::source::room::ExpectedPictures;
 
@@ -79,6 +79,11 @@ pub(super) fn join_waits(plan: &EgressPlan, settings: &MediaSettings) -> (Durati
     let is_recording = |output: &Output| matches!(output, Output::File(_) | Output::Segments(_));
     let is_alone = is_live && !plan.outputs.iter().any(is_recording);
     (Duration::from_millis(reorder_ms), is_alone.then_some(LATE_FOR_STREAMS))
+}
+
+/// How often a composed picture that stands still is encoded.
+pub(super) fn repeat_rate(plan: &EgressPlan) -> RepeatRate {
+    if plan.streams().is_some() { RepeatRate::Streamed } else { RepeatRate::Recorded }
 }
 
 /// Something of it is watched while it is recorded.
@@ -192,15 +197,17 @@ pub(super) fn canvas(
     Some(VideoMixerOptions { size: size.unwrap_or(options.size), ..options })
 }
 
-/// Key frames stand on a grid where an output cuts or joins the pictures; files alone leave it to the encoder.
+/// Key frames stand on a grid where an output cuts or joins the pictures, or an interval was asked for: the encoder counts
+/// pictures, of which it gets few while nothing changes. Files alone without an interval leave it to the encoder.
 fn key_grid(plan: &EgressPlan) -> Option<KeyGrid> {
     let asked = encoding(plan)?.key_frame_interval.filter(|seconds| *seconds > 0.0);
-    let wanted_ns = asked.map_or(KEY_FRAME_INTERVAL_NS, |seconds| (seconds * 1e9) as u64);
+    let asked_ns = asked.map(|seconds| (seconds * 1e9) as u64);
+    let wanted_ns = asked_ns.unwrap_or(KEY_FRAME_INTERVAL_NS);
     let segment_ns = plan.outputs.iter().find_map(|output| match output {
         Output::Segments(segments) => Some(segments.segment_ns),
         Output::File(_) | Output::Images(_) | Output::Streams(_) => None,
     });
-    let whole_ns = segment_ns.or_else(|| plan.streams().map(|_| wanted_ns))?;
+    let whole_ns = segment_ns.or_else(|| plan.streams().map(|_| wanted_ns)).or(asked_ns)?;
     Some(KeyGrid::new(whole_ns, wanted_ns))
 }
 

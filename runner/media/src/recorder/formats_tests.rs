@@ -150,7 +150,7 @@ fn the_mixer_is_ahead_for_the_encoder_that_delays_most() {
 }
 
 #[test]
-fn key_frames_have_a_grid_where_pictures_are_cut_or_joined() {
+fn key_frames_have_a_grid_where_pictures_are_cut_or_joined_or_an_interval_is_asked_for() {
     let segments = |segment_ns| {
         Output::Segments(SegmentsOutput { naming: Default::default(), segment_ns, manifest: false, stored: false })
     };
@@ -159,7 +159,7 @@ fn key_frames_have_a_grid_where_pictures_are_cut_or_joined() {
     let second = 1_000_000_000;
     for (outputs, interval, expected) in [
         (vec![mp4()], None, None),
-        (vec![mp4()], Some(4.0), None),
+        (vec![mp4()], Some(4.0), Some(KeyGrid::new(4 * second, 4 * second))),
         (vec![mp4(), streams.clone()], None, Some(KeyGrid::new(2 * second, 2 * second))),
         (vec![streams.clone()], Some(4.0), Some(KeyGrid::new(4 * second, 4 * second))),
         (vec![segments(6 * second), streams], Some(4.0), Some(KeyGrid::new(6 * second, 3 * second))),
@@ -232,6 +232,16 @@ fn a_page_stands_still_in_files_alone() {
     }
     let plan = page(vec![mp4()]);
     assert_eq!(streams_of(&mode, &plan, 0, Container::Mp4), [0, 1]);
+}
+
+#[test]
+fn a_stream_gets_more_pictures_that_repeat_than_a_file() {
+    let rate = |outputs| repeat_rate(&plan(MAIN, vec![], true, outputs));
+    let mp4 = || file(Container::Mp4, None);
+    let segments = SegmentsOutput { naming: Default::default(), segment_ns: 1, manifest: false, stored: false };
+    assert_eq!(rate(vec![mp4(), Output::Segments(segments), images()]), RepeatRate::Recorded);
+    let streams = StreamsOutput { protocol: StreamProtocol::Srt, count: 0 };
+    assert_eq!(rate(vec![mp4(), Output::Streams(streams)]), RepeatRate::Streamed);
 }
 
 fn images() -> Output {

@@ -13,7 +13,7 @@ use spillway_plan::EgressPlan;
 
 use super::copied_track::CopiedTrack;
 use super::copy_choice::CopyChoice;
-use super::formats::{lead, page_feed, sound_options};
+use super::formats::{lead, page_feed, repeat_rate, sound_options};
 use super::input::RecorderInput;
 use super::mode::{RecordingMode, start_rule};
 use super::recorded_file::FileError;
@@ -23,7 +23,7 @@ use crate::compositor::{
 };
 use crate::output::{
     Fanout, Feed, KeyFrameRequests, Pipeline, PipelinePlan, PipelineProgress, RawFanout, RawPictures, RawSink,
-    RawTaker, TakerId,
+    RawTaker, TakerId, VariableRate,
 };
 use crate::passthrough::Copied;
 use crate::quality::{ComposedQuality, QualityMeter, add_late_sound};
@@ -126,13 +126,17 @@ impl SourceRecorder {
             }
             RecordingMode::Composed => {
                 let rule = start_rule(plan.picture.as_ref());
-                let video = raw_pictures(feeds.video, takers, fanout);
+                let (rate, bits) = (repeat_rate(plan), feeds.bits);
+                let feed =
+                    feeds.video.map(|feed| Box::new(VariableRate::new(Box::new(feed), rate, bits)) as Box<dyn RawSink>);
+                let video = raw_pictures(feed, takers, fanout);
                 let audio = mixed_sound(inputs, feeds.audio, sound);
                 recorder.start_compositor(sound, settings, video.zip(canvas), audio, rule)?;
             }
             RecordingMode::Page { began } => {
                 recorder.origin = Some(MediaTime::ZERO);
-                let video = raw_pictures(feeds.video, takers, fanout);
+                let feed = feeds.video.map(|feed| Box::new(feed) as Box<dyn RawSink>);
+                let video = raw_pictures(feed, takers, fanout);
                 let audio = mixed_sound(inputs, feeds.audio, sound);
                 let feed = page.map(|page| page.feed(began, page_feed(inputs, plan), video, audio));
                 recorder.page = feed.transpose().map_err(FileError::Page)?;
@@ -433,12 +437,12 @@ fn compositor_options(settings: &MediaSettings, start: StartRule) -> CompositorO
 }
 
 /// The way of raw pictures to their encoder and to outputs that take them raw; `None`: nothing takes any.
-fn raw_pictures(feed: Option<Feed>, takers: Vec<Box<dyn RawTaker>>, fanout: Arc<Fanout>) -> Option<Box<dyn RawSink>> {
-    match feed {
-        Some(feed) if takers.is_empty() => Some(Box::new(feed)),
-        None if takers.is_empty() => None,
-        feed => Some(Box::new(RawPictures::new(feed, takers, fanout))),
-    }
+fn raw_pictures(
+    feed: Option<Box<dyn RawSink>>,
+    takers: Vec<Box<dyn RawTaker>>,
+    fanout: Arc<Fanout>,
+) -> Option<Box<dyn RawSink>> {
+    if takers.is_empty() { feed } else { Some(Box::new(RawPictures::new(feed, takers, fanout))) }
 }
 
 /// The mixer's way to its encoders: each gets everything later by what it delays less than the mixer is ahead.

@@ -60,9 +60,16 @@ fn most_gain(block: &[f32]) -> f32 {
     if peak > CEILING { CEILING / peak } else { 1.0 }
 }
 
-/// The largest absolute sample.
+/// The largest absolute sample. Eight at a time: one after the other each comparison would wait for the one before.
 pub fn peak(block: &[f32]) -> f32 {
-    block.iter().fold(0.0, |peak: f32, sample| peak.max(sample.abs()))
+    let (eights, rest) = block.as_chunks::<8>();
+    let mut peaks = [0.0f32; 8];
+    for eight in eights {
+        for (peak, sample) in peaks.iter_mut().zip(eight) {
+            *peak = peak.max(sample.abs());
+        }
+    }
+    peaks.iter().chain(rest).fold(0.0, |peak: f32, sample| peak.max(sample.abs()))
 }
 
 #[cfg(test)]

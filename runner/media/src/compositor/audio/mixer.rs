@@ -1,18 +1,18 @@
 //! The sound mixer's thread: a block of 20 ms at a time, every sample at its place.
 //!
-//! In: the tracks' buffers, up to the watermark. Out: interleaved stereo at 48 kHz into a [`RawSink`], from the start
-//! of the recording to its end without a hole. Never drops sound, however late it is, and reads no clock.
+//! In: the voices, which it decodes up to the watermark. Out: interleaved stereo at 48 kHz into a [`RawSink`], from the
+//! start of the recording to its end without a hole. Never drops sound, however late it is, and reads no clock.
 
 use std::sync::Arc;
 
 use gstreamer as gst;
 use spillway_plan::{AudioCodec, Mixing, StereoSide};
 
+use super::input::AudioInput;
 use super::limiter::{Limiter, peak};
 use super::sample_timeline::BLOCK;
-use super::track_buffer::{AudioTrackBuffer, LOOK_AHEAD};
+use super::track_buffer::LOOK_AHEAD;
 use crate::compositor::stats::StatsCounter;
-use crate::compositor::sync::decoded_queue::DecodedQueue;
 use crate::compositor::sync::mixer_sync::{AudioJoin, MixerSync, SyncWait};
 use crate::output::RawSink;
 use crate::track::{Codec, Track};
@@ -23,6 +23,9 @@ const HEARD: f32 = 0.001;
 
 /// Samples made and handed on at once: waking a thread costs more than what it then does with 20 ms.
 pub const PARCEL: i64 = 5 * BLOCK;
+
+/// Of any codec, see [`decoder_delay`].
+const MAX_DECODER_DELAY: i64 = 312;
 
 /// How sound is mixed.
 #[derive(Clone, Copy, Debug)]
@@ -43,7 +46,7 @@ pub fn encoder_delay(codec: AudioCodec, frequency: u32) -> u32 {
 
 /// Samples at 48 kHz by which what a publisher's encoder sends is late: libopus' look-ahead.
 pub fn decoder_delay(codec: Codec) -> i64 {
-    if codec == Codec::Opus { 312 } else { 0 }
+    if codec == Codec::Opus { MAX_DECODER_DELAY } else { 0 }
 }
 
 /// State of the sound mixer; its `run` is the thread.
@@ -51,7 +54,7 @@ pub struct AudioMixer {
     options: AudioMixerOptions,
     sync: Arc<MixerSync>,
     stats_counter: Arc<StatsCounter>,
-    voices: Vec<(Arc<AudioTrackBuffer>, StereoSide)>,
+    voices: Vec<(AudioInput, StereoSide)>,
     entered: usize,
 }
 
@@ -67,9 +70,8 @@ impl AudioMixer {
             self.record(start, feed.as_ref());
         }
         feed.end();
-        for (voice, _) in &self.voices {
-            voice.abandon();
-        }
+        self.voices.iter().for_each(|(voice, _)| voice.abandon());
+        self.sync.rest_of_audio_joins().iter().for_each(|audio_join| audio_join.voice.abandon());
     }
 
     fn record(&mut self, start: MediaTime, feed: &dyn RawSink) {
@@ -82,15 +84,17 @@ impl AudioMixer {
         let mut parcel = Vec::new();
         loop {
             let at = base + lead + mixed;
-            let total = match self.sync.audio_joins((at + PARCEL + LOOK_AHEAD).time()) {
+            // Then no voice has to be waited for: each is known to a sample beyond what is mixed.
+            let known = at + PARCEL + LOOK_AHEAD + MAX_DECODER_DELAY + 1;
+            let total = match self.sync.audio_joins(known.time()) {
                 SyncWait::Known((audio_joins, end)) => {
                     audio_joins.into_iter().for_each(|audio_join| self.enter(audio_join, base + lead));
                     end.map(|end| (SampleIndex::at(end) - base).max(0))
                 }
                 SyncWait::Over => return,
             };
-            for (voice, _) in &self.voices {
-                voice.wait_for(at, at + PARCEL);
+            for (voice, _) in &mut self.voices {
+                voice.decode_to(at, at + PARCEL);
             }
             let until = total.map_or(mixed + PARCEL, |total| total.min(mixed + PARCEL));
             while mixed < until {
@@ -142,7 +146,10 @@ fn give(feed: &dyn RawSink, mut block: Vec<f32>, at: i64, total: Option<i64>) ->
     }
     let output = |sample: i64| SampleIndex::new(sample).time().ns();
     let (from, to) = (output(at), output(at + (block.len() / 2) as i64));
-    let bytes: Vec<u8> = block.iter().flat_map(|sample| sample.to_le_bytes()).collect();
+    let mut bytes = vec![0; 4 * block.len()];
+    for (bytes, sample) in bytes.as_chunks_mut::<4>().0.iter_mut().zip(&block) {
+        *bytes = sample.to_le_bytes();
+    }
     let mut buffer = gst::Buffer::from_mut_slice(bytes);
     let fresh = buffer.make_mut();
     fresh.set_pts(gst::ClockTime::from_nseconds(from));

@@ -275,6 +275,11 @@ impl TileDrawing {
     pub fn is_exact(&self) -> bool {
         self.crop.width == self.dest.width && self.crop.height == self.dest.height
     }
+
+    /// Two by two samples become one.
+    pub fn is_half(&self) -> bool {
+        self.crop.width == 2 * self.dest.width && self.crop.height == 2 * self.dest.height
+    }
 }
 
 /// `None`: the source is too small to have an even pixel.

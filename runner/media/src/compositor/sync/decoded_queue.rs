@@ -1,9 +1,9 @@
 //! What the queues of decoded pictures and of decoded sound have in common: how far they are known, and how they end.
-//! Each has one writer (a decoder's thread) and one reader (a mixer).
+//! Each has one writer (a decoder) and one reader (a mixer).
 
 use crate::units::MediaTime;
 
-/// A bounded queue between a track's decoder thread and a mixer.
+/// What lies between a track's decoder and a mixer.
 pub trait DecodedQueue: Send + Sync + 'static {
     /// Nothing earlier than `to` will be put any more.
     fn complete_to(&self, to: MediaTime);

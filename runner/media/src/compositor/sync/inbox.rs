@@ -1,7 +1,7 @@
 //! Encoded frames and events of one track, waiting for the watermark. The only place where lag is kept.
 //!
 //! In, from the recorder's thread, which never waits for the decoder: frames, events, the watermark. Out, to the
-//! track's decoder thread: everything before the watermark, in order.
+//! thread that decodes the track: everything before the watermark, in order.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Condvar, Mutex};
@@ -12,9 +12,6 @@ use super::backlog::{Backlog, BacklogEntry, Retention};
 use super::lock::{lock, wait};
 use crate::track::Codec;
 use crate::units::MediaTime;
-
-/// Sound is decoded in parcels of this length: waking its thread costs more than a packet does.
-const SOUND_STEP_NS: u64 = 100_000_000;
 
 /// What happens to a track between its frames.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -112,11 +109,10 @@ impl Inbox {
         lock(&self.state).waiting.push_back((at, QueuedItem::TrackEvent(event)));
     }
 
-    /// Everything before `to` has been put. Sound is let go on when enough of it is there.
+    /// Everything before `to` has been put.
     pub fn complete_to(&self, to: MediaTime) {
         let mut state = lock(&self.state);
-        let step = if self.video { 1 } else { SOUND_STEP_NS };
-        if to >= state.watermark.plus_ns(step) {
+        if to > state.watermark {
             state.watermark = to;
             self.news.notify_one();
         }
@@ -222,27 +218,6 @@ mod tests {
         inbox.close();
         assert_eq!(inbox.next(at(20)), InboxItem::Frame { at: at(20), key: false, data: data(1) });
         assert_eq!(inbox.next(at(20)), InboxItem::Closed);
-    }
-
-    #[test]
-    fn sound_is_let_go_on_a_parcel_at_a_time_and_all_of_it_at_the_end() {
-        let inbox = Inbox::new(Codec::Opus, Arc::new(Backlog::new(1000, None)));
-        for n in 0..8 {
-            inbox.put_frame(at(20 * n), true, data(1));
-        }
-        inbox.complete_to(at(100));
-        inbox.complete_to(at(160));
-        let mut frames = 0;
-        let announced = loop {
-            match inbox.next(at(0)) {
-                InboxItem::Frame { .. } => frames += 1,
-                other => break other,
-            }
-        };
-        assert_eq!((frames, announced), (5, InboxItem::Watermark(at(100))));
-        inbox.close();
-        assert!((0..3).all(|_| matches!(inbox.next(at(100)), InboxItem::Frame { .. })));
-        assert_eq!(inbox.next(at(100)), InboxItem::Closed);
     }
 
     #[test]

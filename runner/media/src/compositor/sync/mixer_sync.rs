@@ -10,7 +10,7 @@ use spillway_plan::LayoutName;
 
 use super::inbox::Inbox;
 use super::lock::{lock, wait};
-use crate::compositor::audio::track_buffer::AudioTrackBuffer;
+use crate::compositor::audio::input::AudioInput;
 use crate::compositor::policy::degradation::LiveRule;
 use crate::compositor::policy::pacing::output_time_near;
 use crate::compositor::policy::start::{Prelude, StartRule};
@@ -30,8 +30,8 @@ pub enum VideoEvent {
 pub struct AudioJoin {
     /// The track.
     pub track: Track,
-    /// Its decoded sound.
-    pub voice: Arc<AudioTrackBuffer>,
+    /// Its sound.
+    pub voice: AudioInput,
 }
 
 /// What a wait gave.
@@ -290,5 +290,11 @@ impl MixerSync {
             state.heard_to = to;
             state = wait(&self.heard, state);
         }
+    }
+
+    /// Those that enter when nothing is mixed any more.
+    pub fn rest_of_audio_joins(&self) -> Vec<AudioJoin> {
+        let rest = lock(&self.state).audio_joins.take_to(NEVER);
+        rest.into_iter().map(|(_, audio_join)| audio_join).collect()
     }
 }

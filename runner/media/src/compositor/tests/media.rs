@@ -244,6 +244,8 @@ impl TestScript {
 pub struct Caught {
     /// PTS and bytes of each buffer.
     pub buffers: Vec<(u64, u64, Bytes)>,
+    /// Of pictures: which are marked as repeats of the one before.
+    pub repeats: Vec<bool>,
     pub ended: bool,
 }
 

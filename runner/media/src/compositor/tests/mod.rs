@@ -48,6 +48,7 @@ impl RawSink for TestSink {
         let data = Bytes::copy_from_slice(&buffer.map_readable().unwrap());
         let (pts, duration) = (buffer.pts().unwrap().nseconds(), buffer.duration().unwrap().nseconds());
         caught.buffers.push((pts, duration, data));
+        caught.repeats.push(buffer.flags().contains(gst::BufferFlags::DROPPABLE));
         Ok(())
     }
 

@@ -1,6 +1,7 @@
 //! What is seen: who has a tile, which picture of it, and how it is drawn.
 
 use super::*;
+use crate::key_grid::KeyGrid;
 
 #[test]
 fn a_room_shows_who_is_there_from_the_exact_picture_on() {
@@ -98,6 +99,25 @@ fn a_camera_that_stands_still_keeps_its_last_picture_until_it_is_muted_or_leaves
     assert!(middle[751..].iter().all(|luma| near(*luma, 16)), "{middle:?}");
     assert!((23_900 * MS..24_100 * MS).contains(&made.stats.longest_freeze_ns), "{:?}", made.stats);
     assert_eq!(made.stats.distinct_frames, 31, "thirty, and the one without the tile");
+}
+
+#[test]
+fn a_repeat_is_the_picture_before_it_and_no_line_of_the_key_grid_is_one() {
+    let (script, end) = busy_room(5);
+    let grid = Some(KeyGrid::new(1000 * MS, 1000 * MS));
+    let mut options = options(tiles(LayoutShape::Grid));
+    options.picture = options.picture.map(|picture| VideoMixerOptions { key_grid: grid, ..picture });
+    let made = make(options, script.ticking(ms(20), end), end);
+    let Caught { buffers, repeats, .. } = &made.pictures;
+    assert_eq!((buffers.len(), repeats.len(), made.stats.pictures), (150, 150, 150), "all are made");
+    for n in (1..150).filter(|n| repeats[*n]) {
+        assert!(buffers[n].2 == buffers[n - 1].2, "picture {n} is another one");
+    }
+    assert!((0..5).all(|second| !repeats[second * 30]), "{repeats:?}");
+    // Pictures of one colour that flash: between the flashes all are equal, and sent 30 times a second.
+    let marked = repeats.iter().filter(|repeat| **repeat).count();
+    assert!(marked >= 20, "{marked}: {repeats:?}");
+    assert!(made.stats.distinct_frames > 140, "what the sources send is counted: {:?}", made.stats);
 }
 
 #[test]

@@ -3,16 +3,14 @@
 //! Everything that happens is shown at the output time nearest to it. Pictures come with the output time they belong
 //! to (`policy::pacing`); those of a camera that is faster than the output come with their own. Reads no clock.
 
-use std::collections::{HashMap, VecDeque};
-use std::sync::{Arc, Weak};
+use std::collections::HashMap;
+use std::sync::Arc;
 
 use gstreamer as gst;
 use gstreamer_video as gst_video;
 
-use super::canvas::{CanvasError, FramePool, TileScaler};
-use super::frame_queue::{FrameQueue, QueuedFrame};
-use crate::cadence::Cadence;
-use crate::compositor::decode::VideoFrame;
+use super::canvas::{CanvasError, FramePool};
+use super::input::VideoInput;
 use crate::compositor::event::{CompositorEvent, EventFn};
 use crate::compositor::policy::degradation::{DegradationBounds, DegradationLevel, DegradationPolicy};
 use crate::compositor::policy::focus::Focus;
@@ -22,11 +20,10 @@ use crate::compositor::policy::pacing::{output_number, output_time};
 use crate::compositor::policy::page::PageOrder;
 use crate::compositor::stats::StatsCounter;
 use crate::compositor::sync::decoded_queue::DecodedQueue;
-use crate::compositor::sync::inbox::Inbox;
 use crate::compositor::sync::mixer_sync::{MixerSync, SyncWait, VideoEvent};
 use crate::key_grid::KeyGrid;
 use crate::output::RawSink;
-use crate::track::{Track, TrackId, TrackSource};
+use crate::track::TrackId;
 use crate::units::MediaTime;
 
 /// A picture older than this is not fresh: with several videos of one participant another one is shown.
@@ -46,36 +43,6 @@ pub struct VideoMixerOptions {
     pub arrangement: Arrangement,
     /// Where the encoder is asked for key frames: the first picture at a line or later is never left out.
     pub key_grid: Option<KeyGrid>,
-}
-
-/// A video track on the canvas.
-struct VideoInput {
-    track: Track,
-    pictures: Arc<FrameQueue>,
-    /// Where its encoded pictures wait; gone with its decoder's thread.
-    inbox: Weak<Inbox>,
-    current: Option<VideoFrame>,
-    /// Taken and not shown yet.
-    due: VecDeque<VideoFrame>,
-    cadence: Cadence,
-    /// Order of first joining: the layouts' stable order.
-    order: usize,
-    /// Counts up whenever any track begins to be seen.
-    came: u64,
-    /// `current` is not what the last canvas shows.
-    changed: bool,
-    scaler: TileScaler,
-    left: bool,
-}
-
-impl VideoInput {
-    fn is_screen(&self) -> bool {
-        self.track.origin == TrackSource::ScreenShare
-    }
-
-    fn size(&self) -> Option<Size> {
-        self.current.as_ref().map(|picture| Size { width: picture.info.width(), height: picture.info.height() })
-    }
 }
 
 /// State of the picture mixer; its `run` is the thread.
@@ -181,11 +148,14 @@ impl VideoMixer {
                 continue;
             }
             let picture = match self.compose(at, level) {
-                Ok(mut picture) => {
+                Ok((mut picture, repeats)) => {
                     // Just made or a copy that shares memory: its times are ours to write.
                     let fresh = picture.make_mut();
                     fresh.set_pts(gst::ClockTime::from_nseconds(offset));
                     fresh.set_duration(gst::ClockTime::from_nseconds(next - offset));
+                    if repeats && !key {
+                        fresh.set_flags(gst::BufferFlags::DROPPABLE);
+                    }
                     picture
                 }
                 Err(error) => {
@@ -215,19 +185,7 @@ impl VideoMixer {
             VideoEvent::Video(track, pictures, inbox) => {
                 let next = self.orders.len();
                 let order = *self.orders.entry(track.id).or_insert(next);
-                self.inputs.push(VideoInput {
-                    track,
-                    pictures,
-                    inbox,
-                    current: None,
-                    due: VecDeque::new(),
-                    cadence: Cadence::default(),
-                    order,
-                    came: 0,
-                    changed: false,
-                    scaler: TileScaler::default(),
-                    left: false,
-                });
+                self.inputs.push(VideoInput::new(track, (pictures, inbox), order));
                 self.inputs.sort_by_key(|input| input.order);
             }
             VideoEvent::Speakers(identities) => self.focus.heard(when, &identities),
@@ -241,42 +199,19 @@ impl VideoMixer {
         }
     }
 
-    /// Every track up to `known`: a mute or a departure empties the tile, nothing goes back in time. A camera that sends
-    /// nothing keeps its last picture, as in every web client: the server says when its publisher is gone.
+    /// Every track up to `known`.
     fn advance(&mut self, at: MediaTime, known: MediaTime) {
         for input in &mut self.inputs {
-            let VideoInput { pictures, current, due, cadence, left, .. } = input;
-            pictures.take_to(known, |queued| match queued {
-                QueuedFrame::Frame(picture) => match due.back().or(current.as_ref()).map(|last| last.at) {
-                    Some(last) if last > picture.at => {}
-                    last => {
-                        last.into_iter().for_each(|last| cadence.distance(picture.at.ns_since(last)));
-                        due.push_back(picture);
-                    }
-                },
-                QueuedFrame::Muted(_) => {
-                    due.clear();
-                    *current = None;
-                }
-                QueuedFrame::Left(_) => {
-                    due.clear();
-                    *current = None;
-                    *left = true;
-                }
-            });
-            if let Some(picture) = next_due(due, at, |picture| picture.at) {
-                if current.is_none() {
-                    self.came += 1;
-                    input.came = self.came;
-                }
-                *current = Some(picture);
-                input.changed = true;
+            if input.advance(at, known) {
+                self.came += 1;
+                input.came = self.came;
             }
         }
         self.inputs.retain(|input| !input.left);
     }
 
-    fn compose(&mut self, at: MediaTime, level: DegradationLevel) -> Result<gst::Buffer, CanvasError> {
+    /// The picture, and whether it repeats the one before.
+    fn compose(&mut self, at: MediaTime, level: DegradationLevel) -> Result<(gst::Buffer, bool), CanvasError> {
         let placed = self.place(at);
         self.request(at, &placed, level);
         let drawn: Vec<(usize, TrackId, TileDrawing)> = placed
@@ -292,15 +227,19 @@ impl VideoMixer {
         let same_places = self.last.as_ref().is_some_and(|last| {
             last.light == light && last.drawn.iter().copied().eq(drawn.iter().map(|(_, track, drawn)| (*track, *drawn)))
         });
-        let any_changed = drawn.iter().any(|(index, ..)| self.inputs[*index].changed);
+        let any = |of: fn(&VideoInput) -> bool| drawn.iter().any(|(index, ..)| of(&self.inputs[*index]));
+        let (any_renewed, any_changed) = (any(|input| input.renewed), any(|input| input.changed));
         let mut cameras =
             drawn.iter().map(|(index, ..)| &self.inputs[*index]).filter(|input| !input.is_screen()).peekable();
         let moving = cameras.peek().is_some();
         let usual_ns = cameras.filter_map(|input| input.cadence.usual()).min();
-        self.stats_counter.on_picture(at, any_changed || !same_places, moving, usual_ns);
+        self.stats_counter.on_picture(at, any_renewed || !same_places, moving, usual_ns);
+        for (index, ..) in &drawn {
+            self.inputs[*index].renewed = false;
+        }
         let canvas = match &self.last {
             // Nothing to paint: the same memory again, under another time.
-            Some(last) if same_places && !any_changed => return Ok(last.canvas.copy()),
+            Some(last) if same_places && !any_changed => return Ok((last.canvas.copy(), true)),
             _ => self.paint(&drawn, same_places)?,
         };
         for (index, ..) in &drawn {
@@ -308,7 +247,7 @@ impl VideoMixer {
         }
         let drawn = drawn.into_iter().map(|(_, track, drawn)| (track, drawn)).collect();
         self.last = Some(LastCanvas { canvas: canvas.clone(), drawn, light });
-        Ok(canvas.copy())
+        Ok((canvas.copy(), false))
     }
 
     fn place(&mut self, at: MediaTime) -> Vec<PlacedTile> {
@@ -378,35 +317,5 @@ impl VideoMixer {
             }
         }
         Ok(buffer)
-    }
-}
-
-/// Which of the pictures that fall on one output time is shown: the nearest. Those after it wait for the next.
-fn next_due<T>(due: &mut VecDeque<T>, at: MediaTime, time: impl Fn(&T) -> MediaTime) -> Option<T> {
-    while let (Some(first), Some(second)) = (due.front().map(&time), due.get(1).map(&time))
-        && second.abs_diff_ns(at) < first.abs_diff_ns(at)
-    {
-        due.pop_front();
-    }
-    due.pop_front()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_faster_camera_is_thinned_evenly() {
-        let pictures: Vec<u64> = (0..120).map(|n| output_time(n, 60)).collect();
-        let (mut due, mut coming) = (VecDeque::new(), pictures.iter().copied().peekable());
-        let mut queued = Vec::new();
-        for n in 0..58 {
-            let (at, next) = (output_time(n, 30), output_time(n + 1, 30));
-            due.extend(std::iter::from_fn(|| coming.next_if(|picture| *picture <= (at + next) / 2)));
-            queued.extend(next_due(&mut due, MediaTime::from_ns(at), |picture| MediaTime::from_ns(*picture)));
-        }
-        let steps: Vec<u64> = queued.windows(2).map(|pair| (pair[1] - pair[0]) / 1_000_000).collect();
-        assert_eq!(steps.len(), 57);
-        assert!(steps.iter().all(|step| (33..=34).contains(step)), "{steps:?}");
     }
 }

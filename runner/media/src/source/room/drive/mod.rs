@@ -3,6 +3,7 @@
 
 mod signals;
 mod requests;
+mod finish;
 mod start;
 
 use std::collections::{BTreeSet, HashMap};
@@ -14,11 +15,11 @@ use spillway_ipc::MediaEndReason;
 use spillway_ipc::migration::{MigrationSignal, MigrationSignals};
 use tokio::sync::mpsc;
 use tokio::time::sleep_until;
-use tracing::{debug, info, warn};
+use tracing::{info, warn};
 
 pub(super) use self::start::run;
 use super::delivery::{DELIVERY_STEP, DeliveryWatch};
-use super::link::{self, JoinParams, Joined, LinkError, Reconnect};
+use super::link::{JoinParams, Joined, LinkError, Reconnect};
 use super::message::{ExpectedPictures, RoomCommand, RoomListener, RoomMessage};
 use super::model::RoomModel;
 use super::peer::Peer;
@@ -34,6 +35,9 @@ use crate::units::Ssrc;
 /// Packets sent before the news of an end may still be on their way.
 const LAST_PACKETS: Duration = Duration::from_millis(300);
 const STATS_EVERY: Duration = Duration::from_secs(2);
+/// What has come is handed on so often, and with it how far everything is known: each time wakes the recorder, every decoder
+/// and the mixers. With a small receive buffer the sockets are read more often (`source::room::poll_pace`).
+const TICK: Duration = Duration::from_millis(40);
 /// Without streams nothing is urgent.
 const IDLE_TICK: Duration = Duration::from_millis(200);
 /// During the handshake timers are obeyed, but a machine that cannot keep up with them is not asked to.
@@ -41,10 +45,6 @@ const LEAST_WAIT: Duration = Duration::from_millis(1);
 /// A tick that late: we were stopped. What was sent meanwhile over TCP then comes as fast as the way allows.
 const STOPPED: Duration = Duration::from_millis(200);
 const RESUMING: Duration = Duration::from_secs(2);
-/// At a stop: for the tasks that read connections over TCP to have their turn.
-const STREAM_TURN: Duration = Duration::from_millis(5);
-/// A machine starved of CPU may have seconds of packets in its connections; a stop is not put off for ever by them.
-const MAX_DRAIN: Duration = Duration::from_millis(500);
 
 struct RoomDriver {
     model: RoomModel,
@@ -86,6 +86,8 @@ struct RoomDriver {
     asked: HashMap<Ssrc, Instant>,
     /// When everything was last looked after.
     ticked: Instant,
+    /// When the sockets were last read.
+    read_at: Instant,
     /// The sockets have more than was read: it is read as soon as all others had their turn.
     unread: bool,
     /// Until the first moment nothing after the second one is complete.
@@ -101,8 +103,11 @@ struct RoomDriver {
 impl RoomDriver {
     async fn run(mut self) {
         self.greet().await;
+        let mut has_news = true;
         loop {
-            self.deliver();
+            if has_news {
+                self.deliver();
+            }
             let now = Instant::now();
             if let Some((at, _)) = &self.over
                 && now >= *at
@@ -110,6 +115,7 @@ impl RoomDriver {
                 break;
             }
             let wake = self.wake_at(now);
+            let mut is_timer = false;
             tokio::select! {
                 biased;
                 command = self.commands.recv() => self.command(command).await,
@@ -117,12 +123,14 @@ impl RoomDriver {
                 back = self.back.recv(), if !self.link_up => self.came_back(back).await,
                 news = self.peer.wait() => self.network(news),
                 moved = next_move(&mut self.migration) => self.moved(moved),
-                () = sleep_until(wake.into()) => {}
+                () = sleep_until(wake.into()) => is_timer = true,
             }
-            if !self.peer.is_secured() {
+            let in_handshake = !self.peer.is_secured();
+            if in_handshake {
                 self.peer.time();
             }
-            self.tick().await;
+            let has_ticked = self.tick().await;
+            has_news = has_ticked || in_handshake || !is_timer;
         }
         self.finish().await;
     }
@@ -140,7 +148,7 @@ impl RoomDriver {
     }
 
     fn wake_at(&self, now: Instant) -> Instant {
-        let mut at = self.tick_at();
+        let mut at = self.tick_at().min(self.read_due());
         if !self.peer.is_secured() {
             at = at.min(self.peer.wake_at().max(now + LEAST_WAIT));
         }
@@ -154,7 +162,12 @@ impl RoomDriver {
         if self.unread {
             return self.ticked;
         }
-        self.ticked + if self.receiver.is_receiving() { self.peer.poll_interval() } else { IDLE_TICK }
+        self.ticked + if self.receiver.is_receiving() { TICK } else { IDLE_TICK }
+    }
+
+    /// When the sockets may be full.
+    fn read_due(&self) -> Instant {
+        if self.receiver.is_receiving() { self.read_at + self.peer.poll_interval() } else { self.tick_at() }
     }
 
     fn network(&mut self, news: Option<NetEvent>) {
@@ -165,6 +178,7 @@ impl RoomDriver {
     }
 
     fn read(&mut self) {
+        self.read_at = Instant::now();
         self.unread = !self.peer.read();
     }
 
@@ -172,11 +186,15 @@ impl RoomDriver {
         at.saturating_duration_since(self.began)
     }
 
-    async fn tick(&mut self) {
+    /// True: it was time, and there may be something to hand on. Before that the sockets are emptied where they are small.
+    async fn tick(&mut self) -> bool {
         let now = Instant::now();
         let due = self.tick_at();
         if now < due {
-            return;
+            if now >= self.read_due() {
+                self.read();
+            }
+            return false;
         }
         self.ticked = now;
         // A process that was stopped has seconds of datagrams to read before it may say what is complete.
@@ -202,6 +220,7 @@ impl RoomDriver {
             self.say_stats();
         }
         self.watch_media(now);
+        true
     }
 
     /// Up to when everything has been read. A datagram that waited says when it came, and an empty socket is empty;
@@ -308,42 +327,6 @@ impl RoomDriver {
             // A stop does not wait for the grace of another end.
             Some((decided, _)) if *decided <= at => {}
             _ => self.over = Some((at, why)),
-        }
-    }
-
-    /// What waits in connections over TCP: their tasks read it, and they have no turn while we read datagrams.
-    async fn drain_streams(&mut self, asked: Instant) {
-        while self.peer.has_unread_stream() && asked.elapsed() < MAX_DRAIN {
-            if let Ok(news) = tokio::time::timeout(STREAM_TURN, self.peer.wait()).await {
-                self.network(news);
-                self.deliver();
-            }
-        }
-    }
-
-    async fn finish(mut self) {
-        let asked = Instant::now();
-        while self.peer.caught_up() < asked {
-            self.read();
-            self.deliver();
-        }
-        self.drain_streams(asked).await;
-        self.peer.close();
-        let now = self.since(Instant::now());
-        self.keep(now, DumpItem::Finish);
-        self.receiver.finish(now);
-        self.hand_out();
-        self.say_stats();
-        let why = self.over.take().map_or(MediaEndReason::Stopped, |(_, why)| why);
-        self.say(RoomMessage::Ended(why));
-        self.deliver();
-        if let Some(Err(error)) = self.dump.take().map(Dump::finish) {
-            warn!(%error, "arrivals are not all kept");
-        }
-        // The listener has its end; the server learns ours.
-        drop(self.hear);
-        if tokio::time::timeout(Duration::from_secs(2), link::leave(&self.link.client)).await.is_err() {
-            debug!("leave not sent in time");
         }
     }
 }

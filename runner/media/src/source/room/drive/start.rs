@@ -85,6 +85,7 @@ pub(crate) async fn run(
         last_answer: None,
         asked: HashMap::new(),
         ticked: now,
+        read_at: now,
         unread: false,
         resuming: None,
         next_stats: now + STATS_EVERY,
