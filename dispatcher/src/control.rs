@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use prost::Message;
-use spillway_bus::{Bid, BusError, Decision, Handler, Incoming, Phase, Record, Updated};
+use spillway_bus::lifecycle::{EndCondition, LaunchEvent};
+use spillway_bus::{Bid, BusError, Handler, Incoming, Phase, Record, Updated};
 use spillway_launchers::StopMode;
 use spillway_process::chain;
 use spillway_protocol::code::{Code, RpcError};
@@ -57,7 +58,7 @@ impl Handler for ControlHandler {
             }
         };
         let head_start = Bid::After(HEAD_START.min(incoming.time_allowed / 5), 1.0);
-        match (record.phase, self.what) {
+        match (record.phase(), self.what) {
             (Phase::Accepted | Phase::Launching, _) => Bid::Now(1.0),
             (Phase::Running | Phase::Ending, ControlMethod::UpdateStream) if self.is_beating(&record).await => {
                 Bid::Silent
@@ -90,39 +91,29 @@ impl ControlHandler {
     }
 
     async fn stop(&self, id: &EgressId) -> Result<EgressInfo, RpcError> {
-        let before_it_ran =
-            |record: &Record| matches!(record.phase, Phase::Accepted | Phase::Launching) && record.lost.is_empty();
         let facts = vec![Fact::Ending(EgressEndReason::StopAsked), Fact::Over(Outcome::stopped_before_start())];
-        if let Some(record) = final_state::over(&self.context, id, &facts, before_it_ran).await? {
+        if let Some(record) = final_state::over(&self.context, id, facts, EndCondition::NeverRecorded).await? {
             info!("stopped before it started");
             self.context.targets.end(&record, StopMode::Immediate).await;
             return report::info_of(&record);
         }
         let record = self.leave_stop_request(id).await?.ok_or_else(unknown)?;
         let info = report::info_of(&record)?;
-        if record.phase == Phase::Over {
+        if record.state.is_over() {
             return Err(too_late(&info, "stopped"));
         }
-        if !record.lost.is_empty() {
+        if record.is_salvage() {
             // A salvage run completes its uploads, and then it ends by itself.
             return Ok(info);
         }
         info!("stop left for the runner");
         // What the runner will report once it has read `stop_asked`.
-        Ok(report::continued(&record, vec![Fact::Ending(EgressEndReason::StopAsked)], self.context.clock.unix_ns())
-            .info)
+        report::info_with(&record, Fact::Ending(EgressEndReason::StopAsked), self.context.clock.unix_ns())
     }
 
     /// The runner reads its record with each heartbeat.
     async fn leave_stop_request(&self, id: &EgressId) -> Result<Option<Record>, BusError> {
-        let updated = self.context.registry.update(id, |record| {
-            if record.stop_asked || record.phase == Phase::Over || !record.lost.is_empty() {
-                return Decision::Leave;
-            }
-            record.stop_asked = true;
-            Decision::Write
-        });
-        Ok(match updated.await? {
+        Ok(match self.context.registry.apply(id, &LaunchEvent::StopAsked).await? {
             Updated::Written(record) | Updated::Left(record) => Some(*record),
             Updated::Missing => None,
         })
@@ -134,7 +125,7 @@ impl ControlHandler {
             Ok(None) => return unknown(),
             Err(error) => return error.into(),
         };
-        match (record.phase, report::info_of(&record)) {
+        match (record.phase(), report::info_of(&record)) {
             (Phase::Accepted | Phase::Launching, _) => RpcError::new(Code::FailedPrecondition, "egress is starting"),
             (Phase::Over, Ok(info)) => too_late(&info, "updated"),
             _ => RpcError::new(Code::NotFound, "egress not found: its runner does not answer"),

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use spillway_bus::{Phase, Routing, RpcServer};
+use spillway_bus::{Routing, RpcServer};
 use spillway_launchers::{StopMode, TaskStatus};
 use spillway_process::chain;
 use spillway_protocol::Secret;
@@ -115,8 +115,8 @@ impl Dispatcher {
             Err(error) => return warn!(error = %chain(&error), "registry not reached, no recording ended"),
         };
         let mut ending = Vec::new();
-        for record in live.iter().filter(|record| record.phase != Phase::Over && context.owns(record)) {
-            if record.task.is_some() {
+        for record in live.iter().filter(|record| !record.state.is_over() && context.owns(record)) {
+            if record.task().is_some() {
                 context.targets.end(record, StopMode::Graceful).await;
                 ending.push(record);
             }

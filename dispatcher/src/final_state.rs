@@ -6,7 +6,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use prost::Message;
-use spillway_bus::{BusError, Decision, Phase, Record, Updated};
+use spillway_bus::lifecycle::{EndCondition, LaunchEvent, SeenLaunch};
+use spillway_bus::{BusError, Record, Updated};
 use spillway_process::{LocalRoot, chain};
 use spillway_protocol::ids::EgressId;
 use spillway_protocol::ledger::{Fact, Outcome};
@@ -14,7 +15,6 @@ use spillway_protocol::livekit::{EgressInfo, EgressStatus};
 use tracing::{Instrument, debug, error, info, info_span, warn};
 
 use crate::context::Context;
-use crate::launch_state::Dispatch;
 use crate::report::{self, FilesLeftBehind};
 
 /// livekit-server itself keeps an ended egress for 24 h; until then a late stop is answered from the record.
@@ -26,12 +26,6 @@ const DISK_TIMEOUT: Duration = Duration::from_secs(1);
 /// For livekit-server's answer about what it knows; its nodes answer from their Redis.
 const KNOWN: Duration = Duration::from_secs(3);
 const CREATE: Duration = Duration::from_secs(10);
-
-/// Holds as long as the record has the attempt and phase of `seen`: a diagnosis is about what was seen.
-pub fn stands_as(seen: &Record) -> impl Fn(&Record) -> bool + use<> {
-    let (attempt, phase) = (seen.attempt, seen.phase);
-    move |record| record.attempt == attempt && record.phase == phase
-}
 
 /// Takes over the end that livekit-server knows, where the record says that the egress goes on: Redis lost the last
 /// write, as a failover to a replica may. False: livekit-server knows of no end.
@@ -48,19 +42,8 @@ pub async fn as_livekit_knows_it(context: &Arc<Context>, record: &Record) -> Res
             return Ok(false);
         }
     };
-    let may = stands_as(record);
-    let updated = context
-        .registry
-        .update(id, |record| {
-            if !may(record) {
-                return Decision::Leave;
-            }
-            record.info = known.encode_to_vec();
-            record.phase = Phase::Over;
-            record.dispatcher = context.name.to_string();
-            Decision::Write
-        })
-        .await?;
+    let (by, seen, info) = (context.name.to_string(), SeenLaunch::of(record), known.encode_to_vec());
+    let updated = context.registry.apply(id, &LaunchEvent::EndKnown { by, seen, info }).await?;
     let Updated::Written(record) = updated else { return Ok(false) };
     info!(status = ?known.status(), "the record had lost its end, livekit-server knows it");
     context.queue.leave(id);
@@ -73,18 +56,18 @@ fn is_over(info: &EgressInfo) -> bool {
     !matches!(info.status(), EgressStatus::EgressStarting | EgressStatus::EgressActive | EgressStatus::EgressEnding)
 }
 
-/// Ends an egress without its runner, with what it left on this machine's disk, if `may` holds for the record as it is
+/// Ends an egress without its runner, with what it left on this machine's disk, if `when` holds for the record as it is
 /// in Redis now. `outcome`: FAILED or ABORTED, from the message; COMPLETE instead where the runner had finished every
-/// file. False: `may` does not hold, or the egress is over already.
+/// file. False: `when` does not hold, or the egress is over already.
 ///
 /// # Errors
-/// When Redis does not answer; a retry is right.
+/// When Redis does not answer; a retry is right. When the record cannot be read; it is left as it is.
 pub async fn ended(
     context: &Arc<Context>,
     id: &EgressId,
     message: String,
     outcome: impl FnOnce(String) -> Outcome,
-    may: impl Fn(&Record) -> bool,
+    when: EndCondition,
 ) -> Result<bool, BusError> {
     let Some(record) = context.registry.get(id).await? else { return Ok(false) };
     let message = if record.lost.is_empty() {
@@ -95,7 +78,7 @@ pub async fn ended(
     let FilesLeftBehind { mut facts, finished } = left_behind(context, &record).await;
     let outcome = if finished { Outcome::Complete } else { outcome(message.clone()) };
     facts.push(Fact::Over(outcome));
-    let ended = over(context, id, &facts, may).await?.is_some();
+    let ended = over(context, id, facts, when).await?.is_some();
     if ended {
         info!(egress_id = %id, reason = message, finished, "egress ended by the dispatcher");
     }
@@ -117,32 +100,19 @@ async fn left_behind(context: &Context, record: &Record) -> FilesLeftBehind {
     tokio::time::timeout(DISK_TIMEOUT, scan).await.ok().and_then(Result::ok).unwrap_or_default()
 }
 
-/// Ends the egress with these facts, if `may` holds for the record as it is in Redis now, and starts the delivery.
-/// `None`: it is over already, or `may` does not hold.
+/// Ends the egress with these facts, if `when` holds for the record as it is in Redis now, and starts the delivery.
+/// `None`: it is over already, or `when` does not hold.
 ///
 /// # Errors
-/// When Redis does not answer; a retry is right.
+/// As [`ended`].
 pub async fn over(
     context: &Arc<Context>,
     id: &EgressId,
-    facts: &[Fact],
-    may: impl Fn(&Record) -> bool,
+    facts: Vec<Fact>,
+    when: EndCondition,
 ) -> Result<Option<Box<Record>>, BusError> {
-    let now = context.clock.unix_ns();
-    let updated = context
-        .registry
-        .update(id, |record| {
-            if record.phase == Phase::Over || !may(record) {
-                return Decision::Leave;
-            }
-            let continued = report::continued(record, facts.to_vec(), now);
-            record.ledger = continued.text;
-            record.info = continued.info.encode_to_vec();
-            record.phase = Phase::Over;
-            record.dispatcher = context.name.to_string();
-            Decision::Write
-        })
-        .await?;
+    let event = LaunchEvent::Ended { by: context.name.to_string(), when, facts, at_ns: context.clock.unix_ns() };
+    let updated = context.registry.apply(id, &event).await?;
     context.queue.leave(id);
     let Updated::Written(record) = updated else { return Ok(None) };
     context.spawn(take_away_tickets(Arc::clone(context), record.clone()));
@@ -152,7 +122,7 @@ pub async fn over(
 
 /// There will be no further launch.
 async fn take_away_tickets(context: Arc<Context>, record: Box<Record>) {
-    let launch = if record.lost.is_empty() { String::new() } else { Dispatch::of(&record).claim };
+    let launch = if record.lost.is_empty() { String::new() } else { record.dispatch.claim.clone() };
     context.withdraw_tickets(&record.egress_id, &[&record.spare, &launch]).await;
 }
 

@@ -9,7 +9,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use livekit_token::{AccessToken, VideoGrants};
 use prost::Message;
-use spillway_bus::{Bid, Created, Handler, Incoming, Phase, Record, Ticket};
+use spillway_bus::{Bid, Created, Dispatch, Handler, Incoming, Record, Ticket};
 use spillway_cost::Shape;
 use spillway_launchers::RunMode;
 use spillway_plan::{Destinations, EgressPlan, Output, OutputKind};
@@ -28,7 +28,6 @@ use crate::billing::entry;
 use crate::config::Config;
 use crate::config::tenants::OverBudget;
 use crate::context::Context;
-use crate::launch_state::Dispatch;
 use crate::report;
 
 /// Affinity of a full dispatcher. It wins only when no other one claims within half a second; then the caller at least
@@ -127,12 +126,12 @@ impl StartRequest<'_> {
     /// livekit-server repeats a call whose answer was lost or late, with the same egress id.
     async fn repeated(&self, record: Record) -> Result<EgressInfo, RpcError> {
         let info = report::info_of(&record)?;
-        if record.phase != Phase::Over {
+        if !record.state.is_over() {
             // The dispatcher that accepted it may have died before livekit-server knew; for a known id this does
             // nothing.
             self.context.io.create_egress(&info, self.timeout).await?;
         }
-        info!(phase = ?record.phase, "StartEgress repeated; answered from the registry");
+        info!(state = %record.state, "StartEgress repeated; answered from the registry");
         Ok(info)
     }
 
@@ -174,11 +173,10 @@ impl StartRequest<'_> {
         record.dispatcher = context.name.to_string();
         record.info = info.encode_to_vec();
         record.ledger = ledger;
-        let dispatch = Dispatch {
+        record.dispatch = Dispatch {
             claim: claim.reveal().to_owned(),
             weight,
             deadline_ms: context.deadline_ms(),
-            launched_ms: 0,
             room: plan.room_name.clone(),
             kind: plan.kind.name().to_owned(),
             share: config.tenants.rules(&tenant).weight,
@@ -188,7 +186,6 @@ impl StartRequest<'_> {
             max_duration_s: plan.limits.max_duration_ns.map(|ns| ns / 1_000_000_000 + FINISHING_S),
             ..Dispatch::default()
         };
-        dispatch.write(&mut record);
         if let Created::Exists(theirs) = context.registry.create(&record).await? {
             context.withdraw_tickets(&self.id, &[claim.reveal(), &record.spare]).await;
             return self.repeated(*theirs).await;
@@ -327,7 +324,7 @@ impl Handler for ListActive {
         let live = self.0.registry.list_live().await?;
         let egress_ids = live
             .iter()
-            .filter(|record| record.phase != Phase::Over && self.0.owns(record))
+            .filter(|record| !record.state.is_over() && self.0.owns(record))
             .map(|record| record.egress_id.to_string())
             .collect();
         Ok(ListActiveEgressResponse { egress_ids }.encode_to_vec())

@@ -24,7 +24,6 @@ mod report;
 pub mod targets;
 mod queue;
 mod liveness;
-mod launch_state;
 mod admission;
 pub mod config;
 mod metrics;

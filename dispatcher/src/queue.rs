@@ -6,14 +6,13 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
-use spillway_bus::Record;
+use spillway_bus::{Dispatch, Record};
 use spillway_launchers::RunMode;
 use spillway_protocol::ids::EgressId;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use crate::admission::{self, Bounds, QueueLoad};
-use crate::launch_state::Dispatch;
 use crate::lock::locked;
 
 /// Launch calls at once. Platforms take seconds to answer one, and throttle callers that send too many.
@@ -32,8 +31,13 @@ pub struct QueuedLaunch {
     pub weight: f64,
     /// Whose share it counts against.
     pub tenant: Arc<str>,
-    /// State of the launch as the record has it.
+    /// As the record has it.
     pub dispatch: Dispatch,
+    /// A launch of this number was requested and its outcome is unknown or positive: no other target is asked before it
+    /// is known.
+    pub asked: bool,
+    /// The next launch needs a new number, because a platform may still know this one.
+    pub fresh: bool,
     /// For the wait metric.
     pub enqueued_at: Instant,
     /// A launch that still waits then is given up.
@@ -328,16 +332,18 @@ impl SharedQueue {
 impl QueuedLaunch {
     /// From what a record says about its launch. `now_ms`: Unix milliseconds, the clock of the record's deadline.
     pub fn of(record: &Record, now_ms: i64) -> Self {
-        let dispatch = Dispatch::of(record);
+        let dispatch = record.dispatch.clone();
         let left_ms = u64::try_from(dispatch.deadline_ms.saturating_sub(now_ms)).unwrap_or(0);
         let now = Instant::now();
         Self {
             egress_id: record.egress_id.clone(),
             attempt: record.attempt,
-            run_mode: if record.lost.is_empty() { RunMode::Record } else { RunMode::Salvage },
+            run_mode: if record.is_salvage() { RunMode::Salvage } else { RunMode::Record },
             weight: dispatch.weight,
             tenant: dispatch.tenant.as_str().into(),
             dispatch,
+            asked: record.state.is_asked(),
+            fresh: record.state.needs_new_number(),
             enqueued_at: now,
             deadline: now + Duration::from_millis(left_ms),
             not_before: None,
@@ -345,9 +351,20 @@ impl QueuedLaunch {
         }
     }
 
+    /// The next launch needs a number of its own: a platform may still know the previous one, and so may another
+    /// dispatcher.
+    pub fn is_fresh_at(&self, target: &str) -> bool {
+        self.fresh || (!self.dispatch.target.is_empty() && self.dispatch.target != target)
+    }
+
     /// The attempt number that its next launch at `target` has.
     pub fn next_attempt(&self, target: &str) -> u32 {
-        self.attempt + u32::from(self.dispatch.is_fresh_at(target))
+        self.attempt + u32::from(self.is_fresh_at(target))
+    }
+
+    /// Time of the last call, where its answer was a certain no.
+    pub fn refused_ms(&self) -> Option<i64> {
+        Some(self.dispatch.launched_ms).filter(|launched_ms| !self.asked && *launched_ms > 0)
     }
 
     fn weight_of_tenant(&self) -> f64 {
@@ -372,6 +389,8 @@ mod tests {
             weight: 1.0,
             tenant: tenant.into(),
             dispatch: Dispatch { share, ..Dispatch::default() },
+            asked: false,
+            fresh: false,
             enqueued_at: now,
             deadline: now + 10 * SECOND,
             not_before: None,

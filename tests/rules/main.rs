@@ -16,10 +16,10 @@ const ALLOWED_DEPENDENCIES: &[(&str, &[&str])] = &[
     ("spillway-process", &[]),
     ("spillway-model", &["spillway-protocol"]),
     ("spillway-plan", &["spillway-protocol"]),
-    ("spillway-cost", &["spillway-plan"]),
+    ("spillway-cost", &["spillway-model", "spillway-plan"]),
     ("spillway-bus", &["spillway-protocol", "spillway-process", "spillway-model"]),
     ("spillway-storage", &["spillway-plan", "spillway-process"]),
-    ("spillway-launchers", &["spillway-protocol", "spillway-process", "spillway-cost"]),
+    ("spillway-launchers", &["spillway-protocol", "spillway-process", "spillway-model", "spillway-cost"]),
     (
         "spillway-dispatcher",
         &[

@@ -2,22 +2,21 @@
 //! line into the ledger, ends those that linger. Runs in the billing loop of the lease holder; [`close_exited`] also where an
 //! exit event is handled. Redis closes a task once, so two dispatchers write one line.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::join_all;
-use spillway_bus::{BusError, LedgerLine, OpenTaskEntry, Phase, Record, TaskKey};
+use spillway_bus::{BusError, LedgerLine, OpenTaskEntry, Record, TaskFacts, TaskKey};
 use spillway_cost::Platform;
 use spillway_launchers::{ExitReport, StopMode, TaskRef, TaskStatus};
 use spillway_protocol::livekit::EgressInfo;
 use tokio::time::Instant;
-use tracing::{debug, info};
+use tracing::{error, info};
 
 use super::entry::{Entry, TaskEnd, entry, month};
 use crate::config::tenants::OverBudget;
 use crate::context::Context;
-use crate::launch_state::{Dispatch, TaskFacts, task_of};
 use crate::liveness::is_beating;
 use crate::report;
 use crate::targets::Target;
@@ -37,6 +36,8 @@ pub(super) struct TaskCloser {
     done_since: HashMap<TaskKey, Instant>,
     /// When it was last ended because it lingered.
     ended_at: HashMap<TaskKey, Instant>,
+    /// Tasks whose facts were reported as unreadable.
+    unreadable: HashSet<TaskKey>,
 }
 
 /// An open task that no record wants.
@@ -53,7 +54,7 @@ struct ClosingTask {
 impl TaskCloser {
     /// Knows of no task yet.
     pub fn new(context: Arc<Context>) -> Self {
-        Self { context, done_since: HashMap::new(), ended_at: HashMap::new() }
+        Self { context, done_since: HashMap::new(), ended_at: HashMap::new(), unreadable: HashSet::new() }
     }
 
     /// Goes through all open tasks.
@@ -64,6 +65,7 @@ impl TaskCloser {
         let open = self.context.tasks.list().await?;
         self.done_since.retain(|key, _| open.iter().any(|task| task.task == *key));
         self.ended_at.retain(|key, _| open.iter().any(|task| task.task == *key));
+        self.unreadable.retain(|key| open.iter().any(|task| task.task == *key));
         self.context.metrics.gauges("spillway_tasks_open", "target", open.iter().map(|task| task.target.as_str()));
         let mut closings = Vec::new();
         for task in open {
@@ -79,23 +81,28 @@ impl TaskCloser {
     }
 
     async fn closing(&mut self, open: OpenTaskEntry) -> Result<Option<ClosingTask>, BusError> {
-        let Ok(facts) = serde_json::from_str::<TaskFacts>(&open.facts) else {
-            debug!(egress_id = %open.task.egress_id, "facts of another version; the task is closed without a bill");
-            self.context.tasks.drop(&open.task).await?;
-            return Ok(None);
+        let facts = match serde_json::from_str::<TaskFacts>(&open.facts) {
+            Ok(facts) => facts,
+            // Its task may run, and its bill can be written by the version that opened it.
+            Err(error) => {
+                if self.unreadable.insert(open.task.clone()) {
+                    error!(task = %open.task, %error, "facts of an open task cannot be read; it is left open");
+                }
+                return Ok(None);
+            }
         };
         let record = self.context.registry.get(&open.task.egress_id).await?;
         // Opened for an attempt that the record has not reached yet.
-        if record.as_ref().is_some_and(|record| record.attempt < open.task.attempt && record.phase != Phase::Over)
+        if record.as_ref().is_some_and(|record| record.attempt < open.task.attempt && !record.state.is_over())
             && self.context.clock.unix_ms() - facts.opened_ms < 60_000
         {
             return Ok(None);
         }
-        let task = record.as_ref().and_then(|record| reference(record, open.task.attempt));
+        let task = record.as_ref().and_then(|record| record.task_of(open.task.attempt)).cloned();
         let task = task.and_then(|task| Some((task, self.context.targets.named(&open.target)?)));
         let current = record.filter(|record| record.attempt == open.task.attempt);
         // The index of live records was old.
-        if current.as_ref().is_some_and(|record| wants(record, open.task.attempt)) {
+        if current.as_ref().is_some_and(|record| record.wants(open.task.attempt)) {
             return Ok(None);
         }
         let now = Instant::now();
@@ -187,7 +194,7 @@ pub async fn close_exited(context: &Context, key: &TaskKey, exit_report: &ExitRe
     let Ok(facts) = serde_json::from_str::<TaskFacts>(&open.facts) else { return Ok(()) };
     let record = context.registry.get(&key.egress_id).await?;
     let current = record.as_ref().filter(|record| record.attempt == key.attempt);
-    if current.is_some_and(|record| wants(record, key.attempt)) || lacks_its_bill(&facts, exit_report) {
+    if current.is_some_and(|record| record.wants(key.attempt)) || lacks_its_bill(&facts, exit_report) {
         return Ok(());
     }
     write(context, &open, &facts, &end_of(context, &facts, current, Some(exit_report))).await
@@ -196,11 +203,6 @@ pub async fn close_exited(context: &Context, key: &TaskKey, exit_report: &ExitRe
 /// The platform will report the billed window, and has not yet.
 fn lacks_its_bill(facts: &TaskFacts, exit_report: &ExitReport) -> bool {
     exit_report.billed.is_none() && !exit_report.how.never_ran() && facts.platform != Platform::Host
-}
-
-/// The task is being launched, or runs.
-fn wants(record: &Record, attempt: u32) -> bool {
-    record.phase != Phase::Over && !Dispatch::of(record).earlier.contains_key(&attempt)
 }
 
 fn end_of(context: &Context, facts: &TaskFacts, record: Option<&Record>, exit_report: Option<&ExitReport>) -> TaskEnd {
@@ -272,12 +274,6 @@ enum Presence {
     Gone(ExitReport),
     There,
     Nowhere,
-}
-
-/// The task of this attempt, if the record has it.
-fn reference(record: &Record, attempt: u32) -> Option<TaskRef> {
-    let earlier = Dispatch::of(record).earlier.get(&attempt).cloned();
-    earlier.or_else(|| task_of(record).filter(|_| record.attempt == attempt))
 }
 
 /// Bytes and seconds of the recording, whatever its outputs are.

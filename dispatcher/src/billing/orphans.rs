@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use spillway_bus::{BusError, Installation, Phase};
+use spillway_bus::{BusError, Installation, Phase, Stored};
 use spillway_launchers::{OwnedTask, StopMode, TaskRef, TaskStatus};
 use spillway_process::chain;
 use spillway_protocol::ids::EgressId;
@@ -15,7 +15,6 @@ use tracing::{debug, error, info, warn};
 use super::lease;
 use super::orphan_tracker::{Fate, Finding, OrphanObservation, OrphanTracker, unwanted};
 use crate::context::Context;
-use crate::launch_state::Dispatch;
 use crate::targets::Target;
 
 /// Between two observations of `--sweep`; a heartbeat expires after 6 s.
@@ -117,11 +116,11 @@ async fn observe(context: &Context, targets: &[Arc<Target>]) -> Result<Vec<Orpha
             }
         };
         let ids: Vec<EgressId> = tasks.iter().map(|task| task.egress_id.clone()).collect();
-        let records = context.registry.get_all(&ids).await?;
+        let stored = context.registry.get_all(&ids).await?;
         let heartbeats = context.heartbeats.last_of(&ids).await?;
-        for ((task, record), beat) in tasks.into_iter().zip(records).zip(heartbeats) {
+        for ((task, stored), beat) in tasks.into_iter().zip(stored).zip(heartbeats) {
             let heartbeats = beat.is_some_and(|(_, beat)| beat.attempt == task.attempt);
-            all.push(OrphanObservation { target: target.name().to_owned(), task, record, heartbeats });
+            all.push(OrphanObservation { target: target.name().to_owned(), task, stored, heartbeats });
         }
     }
     Ok(all)
@@ -129,11 +128,12 @@ async fn observe(context: &Context, targets: &[Arc<Target>]) -> Result<Vec<Orpha
 
 /// The finding still holds.
 async fn holds_now(context: &Context, task: &OwnedTask) -> Result<bool, BusError> {
-    let record = context.registry.get(&task.egress_id).await?;
+    let stored =
+        context.registry.get_all(std::slice::from_ref(&task.egress_id)).await?.pop().unwrap_or(Stored::Unreadable);
     let beat = context.heartbeats.last(&task.egress_id).await?;
     let heartbeats = beat.is_some_and(|(_, beat)| beat.attempt == task.attempt);
     let same = Installation::new(&context.bus).find().await?.as_ref() == Some(&task.installation);
-    Ok(same && !heartbeats && unwanted(task, record.as_ref()).is_some())
+    Ok(same && !heartbeats && unwanted(task, &stored).is_some())
 }
 
 /// Orphaned tasks, and egresses without a task, for an operator; changes nothing. Observes for the grace where a task
@@ -167,18 +167,19 @@ pub async fn sweep(context: &Arc<Context>) -> Result<Vec<Finding>, BusError> {
         tokio::time::sleep(left.min(SWEEP_EVERY)).await;
     };
     for record in context.registry.list_live().await? {
-        if matches!(record.phase, Phase::Over | Phase::Accepted)
+        if matches!(record.phase(), Phase::Over | Phase::Accepted)
             || context.heartbeats.last(&record.egress_id).await?.is_some()
         {
             continue;
         }
         let why = match context.targets.status(&record).await {
-            None if Dispatch::of(&record).asked => continue,
+            // The answer of its launch call is not known yet.
+            None if record.state.is_asked() => continue,
             None => "it has no task and no heartbeat".to_owned(),
             Some(TaskStatus::Gone(exit_report)) => format!("its task is gone: {exit_report}"),
             Some(_) => continue,
         };
-        findings.push(Finding::Egress { egress_id: record.egress_id.clone(), phase: record.phase, why });
+        findings.push(Finding::Egress { egress_id: record.egress_id.clone(), phase: record.phase(), why });
     }
     Ok(findings)
 }

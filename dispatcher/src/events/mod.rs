@@ -21,7 +21,6 @@ use tracing::{debug, warn};
 
 pub use self::token::TokenVerifier;
 use crate::context::Context;
-use crate::launch_state::{Dispatch, task_of};
 use crate::reconcile::task_exit::{self, TaskExitEvent};
 
 /// Size of a push; those of executions have about 10 kB.
@@ -121,9 +120,9 @@ async fn handle(context: &Arc<Context>, execution: &str) -> Result<bool, BusErro
 
 fn task_named(record: &Record, execution: &str) -> Option<(u32, TaskRef)> {
     let is_it = |task: &TaskRef| task.id.rsplit_once("/executions/").is_some_and(|(_, name)| name == execution);
-    let current = task_of(record).map(|task| (record.attempt, task));
-    let earlier = Dispatch::of(record).earlier;
-    current.into_iter().chain(earlier).find(|(_, task)| is_it(task))
+    let current = record.task().map(|task| (record.attempt, task));
+    let earlier = record.dispatch.earlier.iter().map(|(attempt, task)| (*attempt, task));
+    current.into_iter().chain(earlier).find(|(_, task)| is_it(task)).map(|(attempt, task)| (attempt, task.clone()))
 }
 
 #[cfg(test)]

@@ -4,7 +4,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use spillway_bus::{BusError, ClaimToken, Phase, Record, TaskKey};
+use spillway_bus::lifecycle::EndCondition;
+use spillway_bus::{BusError, ClaimToken, Record, TaskKey};
 use spillway_launchers::{LaunchError, RunMode};
 use spillway_process::chain;
 use spillway_protocol::code::Code;
@@ -15,7 +16,6 @@ use tracing::{debug, error, warn};
 use crate::config::settings::SALVAGE_TIMEOUT;
 use crate::context::Context;
 use crate::final_state;
-use crate::launch_state::Dispatch;
 use crate::queue::{NO_ROOM_PAUSE, PauseScope, QueuedLaunch};
 use crate::targets::{LaunchOutcome, Target};
 
@@ -73,10 +73,9 @@ pub(super) async fn give_up(context: &Arc<Context>, queued: &QueuedLaunch) {
 
 /// Unless a runner has started after all, or another dispatcher has changed the record.
 async fn end_as_failed(context: &Arc<Context>, queued: &QueuedLaunch, code: Code, message: String) {
-    let attempt = queued.attempt;
-    let may = |record: &Record| record.attempt == attempt && matches!(record.phase, Phase::Accepted | Phase::Launching);
     let outcome = |message| Outcome::Failed { code, message };
-    if let Err(error) = final_state::ended(context, &queued.egress_id, message, outcome, may).await {
+    let when = EndCondition::NotStarted(queued.attempt);
+    if let Err(error) = final_state::ended(context, &queued.egress_id, message, outcome, when).await {
         // The next sweep finds the record and diagnoses it.
         warn!(error = %chain(&error), "egress not ended");
     }
@@ -100,9 +99,8 @@ impl Launch {
     pub async fn not_wanted(self, target: &Target) {
         let attempt = self.queued.next_attempt(target.name());
         self.drop_task(attempt, |record| {
-            let dispatch = Dispatch::of(record);
-            // Where the next launch needs a new number, this number may have had a task, which has to be billed.
-            let unused = !dispatch.asked && !dispatch.fresh;
+            // This number may have had a task, which has to be billed.
+            let unused = !record.state.may_have_task();
             record.attempt < attempt || (record.attempt == attempt && unused)
         })
         .await;
@@ -133,7 +131,7 @@ impl Launch {
             LaunchError::ZoneCapacity { message } => {
                 debug!(reason = message, target = target.name(), "no capacity in one zone");
                 self.not_launched().await;
-                self.queued.dispatch.fresh = true;
+                self.queued.fresh = true;
                 self.again_after(Duration::ZERO, PauseScope::Launch, message);
             }
             LaunchError::Capacity { message } | LaunchError::Quota { message } => {
@@ -150,7 +148,7 @@ impl Launch {
                 } else if self.queued.run_mode == RunMode::Salvage {
                     // An operator may mend it while the uploads can still be completed.
                     self.not_launched().await;
-                    self.queued.dispatch.fresh = true;
+                    self.queued.fresh = true;
                     self.again_after(IMPOSSIBLE_PAUSE, PauseScope::Launch, message);
                 } else {
                     self.not_launched().await;
@@ -168,15 +166,15 @@ impl Launch {
     /// To the next target with a new attempt number; where all were tried, to all of them again after a pause.
     async fn elsewhere(mut self, target: &Target, message: String) {
         self.not_launched().await;
-        self.queued.dispatch.fresh = true;
+        self.queued.fresh = true;
         self.queued.dispatch.tried.insert(target.name().to_owned());
         let pause = if self.has_another(target) { Duration::ZERO } else { NO_ROOM_PAUSE };
         self.again_after(pause, PauseScope::Launch, format!("{}: {message}", target.name()));
     }
 
     fn has_another(&self, target: &Target) -> bool {
-        let Dispatch { shapes, tried, .. } = &self.queued.dispatch;
-        self.context.targets.has_another(shapes, tried, target.name())
+        let dispatch = &self.queued.dispatch;
+        self.context.targets.has_another(&dispatch.shapes, &dispatch.tried, target.name())
     }
 
     /// Ends the egress as FAILED.
@@ -188,7 +186,7 @@ impl Launch {
 
     /// The launch certainly did not happen: its slot is free, and no target has to be asked about it.
     pub async fn not_launched(&mut self) {
-        self.queued.dispatch.asked = false;
+        self.queued.asked = false;
         let context = Arc::clone(&self.context);
         self.drop_task(self.queued.attempt, |record| context.owns(record)).await;
     }
@@ -224,10 +222,8 @@ impl Launch {
             return Ok(Ok(copy));
         }
         let Some(record) = context.registry.get(id).await? else { return Ok(Err(BeginOutcome::NotWanted)) };
-        let starting = matches!(record.phase, Phase::Accepted | Phase::Launching);
-        let is_same =
-            record.attempt == self.queued.attempt && Dispatch::of(&record).claim == self.queued.dispatch.claim;
-        if !context.owns(&record) || !starting || !is_same {
+        let is_same = record.attempt == self.queued.attempt && record.dispatch.claim == self.queued.dispatch.claim;
+        if !context.owns(&record) || !record.state.is_starting() || !is_same {
             return Ok(Err(BeginOutcome::NotWanted));
         }
         let copy = match record.spare.as_str() {

@@ -9,8 +9,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use spillway_bus::lifecycle::{LaunchCall, LaunchEvent};
 use spillway_bus::{
-    BusError, CapReached, Caps, ClaimToken, Decision, OpenTask, Pace, Phase, Record, SlotResult, TaskKey, Updated,
+    BusError, CapReached, Caps, ClaimToken, LaunchState, OpenTask, Pace, SlotResult, TaskFacts, TaskKey, Updated,
 };
 use spillway_cost::{Shape, estimate};
 use spillway_launchers::{LaunchError, LaunchOrder, RunMode, StopMode, TaskRef};
@@ -21,7 +22,6 @@ use tracing::{Instrument, debug, info, info_span, warn};
 
 use self::attempt::{BeginOutcome, Launch};
 use crate::context::Context;
-use crate::launch_state::{Dispatch, TaskFacts, task_of};
 use crate::queue::{NO_ROOM_PAUSE, PauseScope, QueueStep, QueuedLaunch};
 use crate::targets::{LaunchOutcome, Target};
 
@@ -93,14 +93,13 @@ impl Launch {
         }
     }
 
-    /// Writes `Launching`, the target and the attempt into the record before anything can be running.
+    /// Writes the call, its target and its number into the record before anything can be running.
     async fn begin(&mut self, target: &Target) -> Result<BeginOutcome, BusError> {
-        let (context, id) = (&self.context, &self.queued.egress_id);
-        let (now_ms, before) = (context.clock.unix_ms(), self.queued.attempt);
-        let attempt = self.queued.next_attempt(target.name());
-        let fresh = self.queued.dispatch.is_fresh_at(target.name());
-        let old_claim = ClaimToken::from_text(&self.queued.dispatch.claim);
-        let mut claim = self.queued.dispatch.claim.clone();
+        let (context, id, queued) = (&self.context, &self.queued.egress_id, &self.queued);
+        let attempt = queued.next_attempt(target.name());
+        let fresh = queued.is_fresh_at(target.name());
+        let old_claim = ClaimToken::from_text(&queued.dispatch.claim);
+        let mut claim = queued.dispatch.claim.clone();
         if fresh {
             // The old ticket stays until the record says that it is not to be used: a crash in between leaves two
             // tickets, of which the record knows one.
@@ -109,40 +108,17 @@ impl Launch {
                 Err(outcome) => return Ok(outcome),
             }
         }
-        let mut asked_before = false;
-        let Dispatch { tried, asked: may_run, launched_ms: last_ms, .. } = &self.queued.dispatch;
-        let updated = context
-            .registry
-            .update(id, |record| {
-                let starting = matches!(record.phase, Phase::Accepted | Phase::Launching);
-                if !context.owns(record) || !starting || record.attempt != before {
-                    return Decision::Leave;
-                }
-                let mut dispatch = Dispatch::of(record);
-                // The queued state was old: the launch has been requested and answered since.
-                let launched = dispatch.asked && !dispatch.fresh && record.task.is_some();
-                if launched && record.phase == Phase::Launching && !fresh {
-                    return Decision::Leave;
-                }
-                // The last request was ours, and the answer was no.
-                let refused = !may_run && *last_ms > 0 && *last_ms == dispatch.launched_ms;
-                asked_before = dispatch.asked && !fresh && !refused;
-                record.phase = Phase::Launching;
-                record.attempt = attempt;
-                if let (true, Some(task)) = (fresh, task_of(record)) {
-                    dispatch.earlier.insert(before, task);
-                    record.task = None;
-                }
-                dispatch.launched_ms = now_ms;
-                dispatch.claim.clone_from(&claim);
-                dispatch.tried.clone_from(tried);
-                target.name().clone_into(&mut dispatch.target);
-                dispatch.asked = true;
-                dispatch.fresh = false;
-                dispatch.write(record);
-                Decision::Write
-            })
-            .await?;
+        let call = LaunchCall {
+            by: context.name.to_string(),
+            seen: queued.attempt,
+            attempt,
+            target: target.name().to_owned(),
+            claim: claim.clone(),
+            tried: queued.dispatch.tried.clone(),
+            at_ms: context.clock.unix_ms(),
+            refused_ms: queued.refused_ms(),
+        };
+        let updated = context.registry.apply(id, &LaunchEvent::Requested(call)).await?;
         let Updated::Written(record) = updated else {
             if fresh {
                 context.tickets.withdraw(id, &ClaimToken::from_text(&claim)).await?;
@@ -152,8 +128,11 @@ impl Launch {
         if fresh && let Err(error) = context.tickets.withdraw(id, &old_claim).await {
             debug!(error = %chain(&error), "ticket of the previous attempt not withdrawn; the record no longer uses it");
         }
+        let asked_before = record.state == LaunchState::Unknown;
         self.queued.attempt = attempt;
-        self.queued.dispatch = Dispatch::of(&record);
+        self.queued.asked = true;
+        self.queued.fresh = false;
+        self.queued.dispatch = record.dispatch;
         Ok(BeginOutcome::Launching { asked_before })
     }
 
@@ -245,7 +224,7 @@ enum Placement {
 async fn find_slot(context: &Context, queued: &mut QueuedLaunch) -> Result<Placement, BusError> {
     let dispatch = &queued.dispatch;
     let now = Instant::now();
-    if dispatch.asked {
+    if queued.asked {
         let Some(target) = context.targets.named(&dispatch.target) else {
             return Ok(Placement::Lost(dispatch.target.clone()));
         };
@@ -342,7 +321,7 @@ fn facts(context: &Context, queued: &QueuedLaunch, target: &Target) -> TaskFacts
     // Usually billed there beside the recording, where that is known.
     let extra_s = context.overheads().extra_s(target.name());
     let hour = |rate| estimate(rate, facts.shape, &facts.load, 3600.0, facts.nat, extra_s).total;
-    facts.hour = facts.rate(&context.config().prices).map(hour).unwrap_or_default();
+    facts.hour = context.config().prices.rate_of(&facts).map(hour).unwrap_or_default();
     facts
 }
 
@@ -352,21 +331,10 @@ fn facts(context: &Context, queued: &QueuedLaunch, target: &Target) -> TaskFacts
 /// # Errors
 /// When Redis does not answer; a retry is right.
 pub async fn note_task(context: &Context, id: &EgressId, attempt: u32, task: &TaskRef) -> Result<bool, BusError> {
-    let text = serde_json::to_string(task).ok();
-    let wants = |record: &Record| record.attempt == attempt && record.phase != Phase::Over;
-    let updated = context
-        .registry
-        .update(id, |record| {
-            if !wants(record) || task_of(record).as_ref() == Some(task) {
-                return Decision::Leave;
-            }
-            record.task.clone_from(&text);
-            Decision::Write
-        })
-        .await?;
-    Ok(match updated {
+    let noted = LaunchEvent::TaskNoted { attempt, task: task.clone() };
+    Ok(match context.registry.apply(id, &noted).await? {
         Updated::Written(_) => true,
-        Updated::Left(record) => wants(record.as_ref()),
+        Updated::Left(record) => record.attempt == attempt && !record.state.is_over(),
         Updated::Missing => false,
     })
 }

@@ -3,7 +3,8 @@
 
 use std::sync::Arc;
 
-use spillway_bus::{BusError, Decision, Phase, Record, Updated};
+use spillway_bus::lifecycle::{EndCondition, LaunchEvent, SeenLaunch};
+use spillway_bus::{BusError, Phase, Record, Updated};
 use spillway_launchers::StopMode;
 use spillway_protocol::code::Code;
 use spillway_protocol::ids::EgressId;
@@ -42,7 +43,7 @@ pub(super) async fn act(context: &Arc<Context>, record: &Record, diagnosis: Diag
     Ok(match diagnosis {
         Diagnosis::Leave => ActOutcome::Nothing,
         // The caller may have had no answer: livekit-server is told before the launch.
-        Diagnosis::Launch if record.phase == Phase::Accepted => {
+        Diagnosis::Launch if record.phase() == Phase::Accepted => {
             final_state::announce(context, record.clone());
             ActOutcome::Enqueued
         }
@@ -85,9 +86,10 @@ async fn finish(
     let outcome = |message| {
         if aborted { Outcome::Aborted { message } } else { Outcome::Failed { code: Code::Internal, message } }
     };
+    let when = EndCondition::Stands(SeenLaunch::of(record));
     let done = if salvage::begin(context, record, &message).await? {
         ActOutcome::Salvage
-    } else if final_state::ended(context, &record.egress_id, message, outcome, final_state::stands_as(record)).await? {
+    } else if final_state::ended(context, &record.egress_id, message, outcome, when).await? {
         ActOutcome::Ended
     } else {
         return Ok(ActOutcome::Conflict);
@@ -124,17 +126,9 @@ pub(super) async fn is_owner_silent(context: &Context, record: &Record) -> Resul
 /// When Redis does not answer; a retry is right.
 pub(super) async fn adopt(context: &Arc<Context>, record: Record) -> Result<Option<Record>, BusError> {
     let before = record.dispatcher;
-    let updated = context
-        .registry
-        .update(&record.egress_id, |record| {
-            if record.dispatcher != before {
-                return Decision::Leave;
-            }
-            record.dispatcher = context.name.to_string();
-            Decision::Write
-        })
-        .await?;
+    let adopted = LaunchEvent::Adopted { from: before.clone(), by: context.name.to_string() };
+    let updated = context.registry.apply(&record.egress_id, &adopted).await?;
     let Updated::Written(record) = updated else { return Ok(None) };
-    info!(from = before, phase = ?record.phase, "taken over from a dispatcher that is gone");
+    info!(from = before, state = %record.state, "taken over from a dispatcher that is gone");
     Ok(Some(*record))
 }

@@ -29,7 +29,6 @@ use self::act::{ActOutcome, act};
 use self::diagnosis::{Observation, Timeouts, diagnose};
 use self::status_poller::StatusPoller;
 use crate::context::Context;
-use crate::launch_state::{Dispatch, key_of};
 use crate::liveness::{HEARTBEAT_FRESH, beat_as};
 use crate::targets::SWITCHES;
 
@@ -50,8 +49,8 @@ pub struct Reconciler {
     status_poller: StatusPoller,
     switches: Switches,
     live_index: LiveIndex,
-    /// Parsed launch state of each live record; valid as long as the record is the same `Arc`.
-    read: HashMap<EgressId, (Arc<Record>, Arc<Dispatch>)>,
+    /// Egresses that were live in the last sweep.
+    live: HashSet<EgressId>,
 }
 
 fn timeouts_of(context: &Context) -> Timeouts {
@@ -76,7 +75,7 @@ impl Reconciler {
             stop_seen: HashMap::new(),
             switches,
             live_index: LiveIndex::default(),
-            read: HashMap::new(),
+            live: HashSet::new(),
         }
     }
 
@@ -125,7 +124,7 @@ impl Reconciler {
         let live = self.context.registry.refresh_live_index(&mut self.live_index).await?;
         self.forget_all_but(&live);
         // Live records include these since they were accepted, so their runners have finished them.
-        for id in admitted.iter().filter(|id| !self.read.contains_key(*id)) {
+        for id in admitted.iter().filter(|id| !self.live.contains(*id)) {
             self.context.queue.leave(id);
         }
         self.measure(&live);
@@ -143,20 +142,12 @@ impl Reconciler {
         Ok(())
     }
 
-    /// Drops what is remembered about other egresses, and parses the launch state of records that changed.
+    /// Drops what is remembered about other egresses.
     fn forget_all_but(&mut self, live: &[Arc<Record>]) {
-        let mut read = HashMap::with_capacity(live.len());
-        for record in live {
-            let before = self.read.remove(&record.egress_id).filter(|(before, _)| Arc::ptr_eq(before, record));
-            let now = before.unwrap_or_else(|| (Arc::clone(record), Arc::new(Dispatch::of(record))));
-            read.insert(record.egress_id.clone(), now);
-        }
-        self.read = read;
+        self.live = live.iter().map(|record| record.egress_id.clone()).collect();
         // Their tasks are wanted, so billing leaves them open.
-        let at_work = self.read.values().filter(|(record, dispatch)| {
-            record.phase != Phase::Over && !dispatch.earlier.contains_key(&record.attempt)
-        });
-        self.context.set_live(at_work.map(|(record, _)| key_of(record)).collect());
+        let at_work = live.iter().filter(|record| record.wants(record.attempt));
+        self.context.set_live(at_work.map(|record| record.key()).collect());
         let ids: HashSet<&EgressId> = live.iter().map(|record| &record.egress_id).collect();
         let owners: HashSet<&str> = live.iter().map(|record| record.dispatcher.as_str()).collect();
         self.stop_seen.retain(|id, _| ids.contains(id));
@@ -167,7 +158,7 @@ impl Reconciler {
 
     fn measure(&self, live: &[Arc<Record>]) {
         let (context, metrics) = (&self.context, &self.context.metrics);
-        let mine = live.iter().filter(|record| context.owns(record) && record.phase != Phase::Over).count();
+        let mine = live.iter().filter(|record| context.owns(record) && !record.state.is_over()).count();
         metrics.set("spillway_running", &[], mine as f64);
         metrics.set("spillway_queue_length", &[], context.queue.lock().load().queued as f64);
         let now = Instant::now();
@@ -207,15 +198,11 @@ impl Reconciler {
             }
             return Ok(());
         };
-        let dispatch = match self.read.get(&record.egress_id) {
-            Some((read, dispatch)) if Arc::ptr_eq(read, &record) => Arc::clone(dispatch),
-            _ => Arc::new(Dispatch::of(&record)),
-        };
-        let observation = self.observe(&record, &dispatch, heartbeat).await;
-        if record.phase == Phase::Over {
+        let observation = self.observe(&record, heartbeat).await;
+        if record.state.is_over() {
             self.context.queue.leave(&record.egress_id);
-        } else if record.task.is_some() {
-            self.context.queue.lock().take_slot(&record.egress_id, dispatch.weight);
+        } else if record.task().is_some() {
+            self.context.queue.lock().take_slot(&record.egress_id, record.dispatch.weight);
         }
         if act(&self.context, &record, diagnose(&observation, self.timeouts)).await? == ActOutcome::Reminded {
             self.stop_seen.remove(&record.egress_id);
@@ -223,8 +210,8 @@ impl Reconciler {
         Ok(())
     }
 
-    async fn observe(&mut self, record: &Record, dispatch: &Dispatch, heartbeat: LastHeartbeat) -> Observation {
-        let id = &record.egress_id;
+    async fn observe(&mut self, record: &Record, heartbeat: LastHeartbeat) -> Observation {
+        let (id, dispatch) = (&record.egress_id, &record.dispatch);
         let now = Instant::now();
         let beat = heartbeat.filter(|(_, beat)| beat.attempt == record.attempt);
         let silent_for = match &beat {
@@ -234,12 +221,12 @@ impl Reconciler {
             }
             None => now - *self.silent_since.entry(id.clone()).or_insert(now),
         };
-        let stop_ignored_for = match (record.stop_asked, record.phase) {
+        let stop_ignored_for = match (record.stop_asked, record.phase()) {
             (true, Phase::Running) => now - *self.stop_seen.entry(id.clone()).or_insert(now),
             _ => Duration::ZERO,
         };
         let beating = beat.as_ref().is_some_and(|(age, _)| *age < HEARTBEAT_FRESH);
-        let task = match (record.phase, &record.task) {
+        let task = match (record.phase(), record.task()) {
             (Phase::Over, _) | (_, None) => None,
             // A heartbeat outweighs what the platform says.
             (Phase::Running | Phase::Ending, _) if beating => Some(TaskStatus::Alive),
@@ -251,10 +238,10 @@ impl Reconciler {
         let own_start = self.context.targets.named(&dispatch.target).and_then(|target| target.config.start_deadline);
         let is_queued = self.context.is_in_flight(id) || self.context.queue.lock().is_pending(id);
         Observation {
-            phase: record.phase,
+            phase: record.phase(),
             launched_for,
             start_deadline: own_start,
-            has_another: record.phase == Phase::Launching && relaunch::has_another(&self.context, dispatch),
+            has_another: record.phase() == Phase::Launching && relaunch::has_another(&self.context, dispatch),
             lost_starts: dispatch.lost_starts,
             stop_ignored_for,
             is_queued,

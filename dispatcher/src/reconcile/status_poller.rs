@@ -13,7 +13,6 @@ use tokio::time::Instant;
 use tracing::debug;
 
 use crate::context::Context;
-use crate::launch_state::task_of;
 use crate::lock::locked;
 
 /// How long an answer is used.
@@ -64,7 +63,7 @@ impl StatusPoller {
     /// The last answer about the record's task; an old one is asked for again with the next [`StatusPoller::ask`].
     /// Without an answer the task counts as alive. `None`: the record names no task.
     pub async fn about(&mut self, record: &Record) -> Option<TaskStatus> {
-        let task = task_of(record)?;
+        let task = record.task()?.clone();
         let Some(target) = self.context.targets.of(record) else {
             return Some(TaskStatus::Unknown(format!("{} is not configured here", task.launcher)));
         };
@@ -78,7 +77,7 @@ impl StatusPoller {
         };
         // A task that is gone stays gone.
         if !matches!(task_status, TaskStatus::Gone(_)) && last.is_none_or(|at| now - at >= ASK_AGAIN) {
-            let starting = record.phase == Phase::Launching;
+            let starting = record.phase() == Phase::Launching;
             let wanted = StatusRequest { egress_id: record.egress_id.clone(), task, starting, last };
             self.wanted.entry(target.name().to_owned()).or_default().push(wanted);
         }

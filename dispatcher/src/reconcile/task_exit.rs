@@ -21,7 +21,6 @@ use crate::billing;
 use crate::context::Context;
 use crate::final_state;
 use crate::launch;
-use crate::launch_state::{Dispatch, task_of};
 use crate::liveness::HEARTBEAT_FRESH;
 
 /// By then the last heartbeats of a dead runner (6 s) and of a dead dispatcher (3 s) have expired: another process is at
@@ -99,26 +98,25 @@ async fn step(context: &Arc<Context>, event: &TaskExitEvent) -> Result<EventStep
     };
     let beat = context.heartbeats.last(&record.egress_id).await?.filter(|(_, beat)| beat.attempt == record.attempt);
     let beating = beat.as_ref().is_some_and(|(age, _)| *age < HEARTBEAT_FRESH);
-    if record.phase == Phase::Over {
+    if record.state.is_over() {
         return last_report(context, record, beating).await;
     }
-    let dispatch = Dispatch::of(&record);
     // An attempt that the record has not reached: a second start of the task, which the runner itself detects.
     if event.attempt > record.attempt {
         return Ok(EventStep::Over(EventOutcome::NotOurs));
     }
-    if event.attempt < record.attempt || dispatch.earlier.contains_key(&event.attempt) {
+    if event.attempt < record.attempt || record.dispatch.earlier.contains_key(&event.attempt) {
         return next_launch(context, record).await;
     }
     let Some(record) = at(context, event, record).await? else {
         return Ok(EventStep::Over(EventOutcome::InOtherHands("another task of this attempt")));
     };
     let observation = Observation {
-        phase: record.phase,
+        phase: record.phase(),
         launched_for: Some(Duration::ZERO),
         start_deadline: None,
-        has_another: relaunch::has_another(context, &dispatch),
-        lost_starts: dispatch.lost_starts,
+        has_another: relaunch::has_another(context, &record.dispatch),
+        lost_starts: record.dispatch.lost_starts,
         stop_ignored_for: Duration::ZERO,
         is_queued: context.queue.lock().is_pending(&record.egress_id),
         task: Some(TaskStatus::Gone(event.exit_report.clone())),
@@ -157,7 +155,7 @@ async fn last_report(context: &Arc<Context>, record: Record, beating: bool) -> R
 
 /// The record has another attempt; the dispatcher that made it may have died before the launch.
 async fn next_launch(context: &Arc<Context>, record: Record) -> Result<EventStep, BusError> {
-    let waits = matches!(record.phase, Phase::Accepted | Phase::Launching) && record.task.is_none();
+    let waits = record.state.is_starting() && record.task().is_none();
     if !waits {
         return Ok(EventStep::Over(EventOutcome::InOtherHands("the task after it")));
     }
@@ -166,19 +164,22 @@ async fn next_launch(context: &Arc<Context>, record: Record) -> Result<EventStep
     }
     let Some(record) = act::adopt(context, record).await? else { return Ok(EventStep::Wait(TAKEN_OVER)) };
     context.queue.enqueue(&record, context.clock.unix_ms());
-    Ok(EventStep::Over(if record.lost.is_empty() { EventOutcome::Again } else { EventOutcome::Salvage }))
+    Ok(EventStep::Over(if record.is_salvage() { EventOutcome::Salvage } else { EventOutcome::Again }))
 }
 
 /// The record, if the event's task is its task. Where the record names none, the answer of the launch call was lost
 /// with its dispatcher, and the event names the task.
 async fn at(context: &Arc<Context>, event: &TaskExitEvent, record: Record) -> Result<Option<Record>, BusError> {
-    match (task_of(&record), context.targets.of(&record)) {
-        (Some(task), _) => Ok((task.id == event.task).then_some(record)),
-        (None, Some(target)) if record.phase != Phase::Accepted => {
+    if let Some(task) = record.task() {
+        let is_same = task.id == event.task;
+        return Ok(is_same.then_some(record));
+    }
+    match context.targets.of(&record) {
+        Some(target) if record.phase() != Phase::Accepted => {
             let task = TaskRef { launcher: target.launcher.name().to_owned(), id: event.task.clone() };
             launch::note_task(context, &record.egress_id, record.attempt, &task).await?;
             context.registry.get(&record.egress_id).await
         }
-        (None, _) => Ok(None),
+        _ => Ok(None),
     }
 }

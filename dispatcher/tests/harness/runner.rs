@@ -6,9 +6,10 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use prost::Message;
+use spillway_bus::lifecycle::{LaunchEvent, RunnerStage};
 use spillway_bus::{
-    Bid, Bus, ClaimToken, Decision, Handler, Heartbeat, Heartbeats, Incoming, IoClient, Phase, Record, Registry,
-    Routing, RpcServer, Taker, TicketKey, Tickets, Updated,
+    Bid, Bus, ClaimToken, Handler, Heartbeat, Heartbeats, Incoming, IoClient, Phase, Registry, Routing, RpcServer,
+    Taker, TicketKey, Tickets, Updated,
 };
 use spillway_dispatcher::Clock;
 use spillway_launchers::{LaunchOrder, Launcher, RunMode, SimulatedLauncher, TaskExit, TaskRef, TaskStatus};
@@ -256,12 +257,12 @@ impl ScriptedRunner<'_> {
         until_ok(|| self.server.serve(service::STOP_EGRESS, self.id.as_str(), Routing::Queue, Arc::clone(&handler)))
             .await;
         self.beat().await;
-        if !self.enter(Phase::Launching, Phase::Running, vec![]).await {
+        if !self.take_over().await {
             return LEFT;
         }
         self.harness.recordings.lock().unwrap().entry(self.id.to_string()).or_default().push(self.attempt);
         let began = self.harness.clock.unix_ns();
-        self.enter(Phase::Running, Phase::Running, vec![Fact::Active { started_at: began }]).await;
+        self.report(RunnerStage::Going, vec![Fact::Active { started_at: began }]).await;
         self.send_update().await;
         match self.play {
             Play::DiesRecording => {
@@ -296,7 +297,7 @@ impl ScriptedRunner<'_> {
         }
         let over = vec![Fact::Over(Outcome::Complete)];
         // Waits for Redis as long as a real runner, then exits with status 0.
-        let entered = tokio::time::timeout(LAST_REPORT, self.enter(Phase::Ending, Phase::Over, over)).await;
+        let entered = tokio::time::timeout(LAST_REPORT, self.report(RunnerStage::Over, over)).await;
         if !entered.unwrap_or(false) {
             return LEFT;
         }
@@ -311,7 +312,7 @@ impl ScriptedRunner<'_> {
 
     async fn salvage(&self) -> TaskExit {
         self.beat().await;
-        if !self.enter(Phase::Launching, Phase::Running, vec![]).await {
+        if !self.take_over().await {
             return LEFT;
         }
         tokio::time::sleep(Duration::from_millis(800)).await;
@@ -329,14 +330,8 @@ impl ScriptedRunner<'_> {
             ended_at: at,
             location: format!("https://b/{}.mp4", self.id),
         };
-        if !self
-            .enter(
-                Phase::Running,
-                Phase::Over,
-                vec![stored, Fact::Over(Outcome::Failed { code: Code::Internal, message })],
-            )
-            .await
-        {
+        let over = Fact::Over(Outcome::Failed { code: Code::Internal, message });
+        if !self.report(RunnerStage::Over, vec![stored, over]).await {
             return LEFT;
         }
         self.send_update().await;
@@ -354,7 +349,7 @@ impl ScriptedRunner<'_> {
         loop {
             if ends.is_some_and(|ends| Instant::now() >= ends) {
                 let facts = vec![Fact::Ending(EgressEndReason::SourceClosed)];
-                return self.enter(Phase::Running, Phase::Ending, facts).await;
+                return self.report(RunnerStage::Ending, facts).await;
             }
             let _ = tokio::time::timeout(Duration::from_secs(1), stopped.wait_for(|stopped| *stopped)).await;
             self.beat().await;
@@ -369,12 +364,12 @@ impl ScriptedRunner<'_> {
                 (Ok(None), None) | (Err(_), _) => continue,
             };
             known = Some(record.clone());
-            if record.phase == Phase::Over || record.attempt != self.attempt {
+            if record.state.is_over() || record.attempt != self.attempt {
                 return false;
             }
             if *stopped.borrow() || record.stop_asked {
                 let facts = vec![Fact::Ending(EgressEndReason::StopAsked)];
-                let ending = self.enter(Phase::Running, Phase::Ending, facts).await;
+                let ending = self.report(RunnerStage::Ending, facts).await;
                 if ending {
                     self.send_update().await;
                     tokio::time::sleep(Duration::from_millis(200)).await;
@@ -389,24 +384,34 @@ impl ScriptedRunner<'_> {
         let _ = beats.beat(&self.id, self.attempt, &Heartbeat::default(), Duration::from_secs(6)).await;
     }
 
-    async fn enter(&self, from: Phase, to: Phase, facts: Vec<Fact>) -> bool {
+    /// As the real runner: a repeated command may find what it wrote itself.
+    async fn take_over(&self) -> bool {
+        let registry = Registry::new(&self.harness.bus);
+        let took_over = LaunchEvent::TookOver { attempt: self.attempt };
+        match until_ok(|| registry.apply(&self.id, &took_over)).await {
+            Updated::Written(_) => true,
+            Updated::Left(record) => record.attempt == self.attempt && record.phase() == Phase::Running,
+            Updated::Missing => false,
+        }
+    }
+
+    /// False: the record has another attempt, or is over.
+    async fn report(&self, stage: RunnerStage, facts: Vec<Fact>) -> bool {
         let at = self.harness.clock.unix_ns();
         let registry = Registry::new(&self.harness.bus);
-        let decide = |record: &mut Record| {
-            if record.phase != from || record.attempt != self.attempt {
-                return Decision::Leave;
-            }
-            let mut ledger: EgressLedger = serde_json::from_str(&record.ledger).unwrap();
-            for fact in facts.clone() {
-                ledger.on(fact, at);
-            }
-            record.info = ledger.info().encode_to_vec();
-            record.ledger = serde_json::to_string(&ledger).unwrap();
-            record.phase = to;
-            Decision::Write
-        };
-        let updated = until_ok(|| registry.update(&self.id, decide)).await;
-        matches!(updated, Updated::Written(_))
+        let Some(record) = until_ok(|| registry.get(&self.id)).await else { return false };
+        let mut ledger: EgressLedger = serde_json::from_str(&record.ledger).unwrap();
+        for fact in facts {
+            ledger.on(fact, at);
+        }
+        let (attempt, info) = (self.attempt, ledger.info().encode_to_vec());
+        let ledger = serde_json::to_string(&ledger).unwrap();
+        let reported = LaunchEvent::Reported { attempt, info: info.clone(), ledger, stage };
+        match until_ok(|| registry.apply(&self.id, &reported)).await {
+            Updated::Written(_) => true,
+            Updated::Left(record) => record.attempt == self.attempt && record.info == info,
+            Updated::Missing => false,
+        }
     }
 
     async fn send_update(&self) {

@@ -108,6 +108,18 @@ impl Tickets {
         }
     }
 
+    /// Whether this version could use the ticket, which stays where it is: one of a newer version must not be lost to a
+    /// runner that cannot read it. A ticket that is not there passes.
+    ///
+    /// # Errors
+    /// Redis was not reached or did not answer: a retry is right. [`BusError::Ticket`]: it cannot be opened.
+    pub async fn check(&self, id: &EgressId, token: &ClaimToken) -> Result<(), BusError> {
+        match self.bus.backend.read(&key(id, token)).await? {
+            Some(kept) => self.opened(id, &kept).map(drop),
+            None => Ok(()),
+        }
+    }
+
     /// Takes the ticket; no other taker gets it afterwards. `None`: the token is wrong, the ticket was taken by
     /// another or has expired. An answer can be lost: the same `taker` may repeat the take for two minutes and gets
     /// the same.

@@ -7,8 +7,8 @@ use async_trait::async_trait;
 use prost::Message;
 use serde_json::json;
 use spillway_bus::{
-    Bid, Bus, CallOptions, ClaimToken, Created, Decision, Handler, Incoming, MemoryBroker, Phase, Record, Registry,
-    Routing, RpcClient, RpcServer, Ticket, TicketKey, Tickets,
+    Bid, Bus, CallOptions, ClaimToken, Created, Decision, Handler, Incoming, LaunchState, MemoryBroker, Record,
+    Registry, Routing, RpcClient, RpcServer, Ticket, TicketKey, Tickets,
 };
 use spillway_plan::segment_name::{SegmentNaming, SegmentSuffix};
 use spillway_plan::{
@@ -158,7 +158,7 @@ impl RunnerHarness {
         let start = self.request(script);
         let ledger = EgressLedger::accept(&start, self.broker.clock().unix_ns());
         let record = Record {
-            phase: Phase::Launching,
+            state: LaunchState::Asking,
             attempt: 1,
             info: ledger.info().encode_to_vec(),
             ledger: serde_json::to_string(&ledger).unwrap(),
@@ -279,7 +279,7 @@ impl RunnerHarness {
         self.registry()
             .update(&self.id, |record| {
                 record.attempt += 1;
-                record.phase = Phase::Launching;
+                record.state = LaunchState::Asking;
                 record.lost = "runner was lost".into();
                 Decision::Write
             })
@@ -335,7 +335,7 @@ impl RunnerHarness {
     pub async fn finished_by_another_writer(&self) {
         self.registry()
             .update(&self.id, |record| {
-                record.phase = Phase::Over;
+                record.state = LaunchState::Ended { task: None, asked: true };
                 Decision::Write
             })
             .await

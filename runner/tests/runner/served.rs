@@ -1,7 +1,9 @@
 use std::time::{Duration, Instant};
 
 use prost::Message;
-use spillway_bus::{Decision, FaultyLink, Heartbeats, IoClient, LinkFaults, MemoryBroker, Phase, Record, Tickets};
+use spillway_bus::{
+    Decision, FaultyLink, Heartbeats, IoClient, LaunchState, LinkFaults, MemoryBroker, Phase, Record, Tickets,
+};
 use spillway_process::Clock;
 use spillway_protocol::ledger::{EgressLedger, Fact, Outcome};
 use spillway_protocol::livekit::EgressInfo;
@@ -23,7 +25,7 @@ async fn one_egress_from_launch_to_acknowledged_end() {
     let run = harness.run("record").await;
     harness.heard(EgressActive).await;
     let record = harness.record().await;
-    assert_eq!(record.phase, Phase::Running);
+    assert_eq!(record.phase(), Phase::Running);
     let (_, beat) = Heartbeats::new(&harness.bus).last(&harness.id).await.unwrap().unwrap();
     assert_eq!(beat.attempt, 1);
 
@@ -40,7 +42,7 @@ async fn one_egress_from_launch_to_acknowledged_end() {
     assert_eq!(last.details, "End reason: StopEgress API");
     assert!(last.file_results[0].size > 0 && last.ended_at > 0);
     let record = harness.record().await;
-    assert_eq!((record.phase, EgressInfo::decode(record.info.as_slice()).unwrap()), (Phase::Over, last));
+    assert_eq!((record.phase(), EgressInfo::decode(record.info.as_slice()).unwrap()), (Phase::Over, last));
     assert!(harness.registry().list_live().await.unwrap().is_empty(), "finished");
 }
 
@@ -99,7 +101,7 @@ async fn a_stop_while_waiting_aborts_at_once() {
     let harness = RunnerHarness::new().await;
     let run = harness.run("wait").await;
     let wait = async {
-        while harness.record().await.phase != Phase::Running {
+        while harness.record().await.phase() != Phase::Running {
             sleep(Duration::from_millis(5)).await;
         }
     };
@@ -142,7 +144,7 @@ async fn a_hanging_media_process_is_dead_and_its_file_kept() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_runner_stopped_or_replaced_before_the_start_reports_nothing() {
     for spoil in [
-        |record: &mut Record| record.phase = Phase::Over,
+        |record: &mut Record| record.state = LaunchState::Ended { task: None, asked: true },
         |record: &mut Record| record.stop_asked = true,
         |record: &mut Record| record.attempt = 2,
     ] {
@@ -189,7 +191,7 @@ async fn without_livekit_server_the_end_is_left_for_a_dispatcher() {
     let run = harness.run("record-closed").await;
     assert_eq!(done(run).await, ServeOutcome::Served(Delivered::Left));
     let record = harness.record().await;
-    assert_eq!(record.phase, Phase::Over);
+    assert_eq!(record.phase(), Phase::Over);
     assert_eq!(EgressInfo::decode(record.info.as_slice()).unwrap().status(), EgressComplete);
     assert_eq!(harness.registry().list_live().await.unwrap().len(), 1, "still to be delivered");
 }
@@ -206,7 +208,7 @@ async fn a_lost_record_is_written_again() {
         }
     };
     timeout(TIMEOUT, wait).await.unwrap();
-    assert_eq!(harness.record().await.phase, Phase::Running);
+    assert_eq!(harness.record().await.phase(), Phase::Running);
     harness.call(service::STOP_EGRESS).await.unwrap();
     assert_eq!(done(run).await, ServeOutcome::Served(Delivered::Acknowledged));
     assert_eq!(harness.statuses().last(), Some(&EgressComplete));
@@ -237,7 +239,7 @@ async fn a_recording_that_ends_without_redis_waits_and_is_complete_once() {
     assert_eq!(harness.statuses().iter().filter(|status| **status as i32 >= EgressComplete as i32).count(), 1);
     let last = harness.last();
     assert_eq!((last.status(), last.error.as_str()), (EgressComplete, ""));
-    assert_eq!(harness.record().await.phase, Phase::Over);
+    assert_eq!(harness.record().await.phase(), Phase::Over);
     assert!(harness.registry().list_live().await.unwrap().is_empty());
 }
 
@@ -250,7 +252,7 @@ async fn a_last_report_waits_ten_minutes_for_redis_and_not_for_ever() {
         harness.launch("record").await;
         let registry = harness.registry();
         let run = |record: &mut Record| {
-            record.phase = Phase::Running;
+            record.state = LaunchState::Running { task: None, ending: false };
             Decision::Write
         };
         registry.update(&harness.id, run).await.unwrap();
@@ -279,7 +281,7 @@ async fn a_last_report_waits_ten_minutes_for_redis_and_not_for_ever() {
         sleep(Duration::from_secs(away * 60)).await;
         harness.broker.mend();
         assert_eq!(reporting.await.unwrap(), delivered, "{away} min");
-        let over = harness.record().await.phase == Phase::Over;
+        let over = harness.record().await.phase() == Phase::Over;
         assert_eq!(over, delivered == Delivered::Acknowledged, "{away} min");
         let told = harness.statuses().iter().filter(|status| **status == EgressComplete).count();
         assert_eq!(told, usize::from(over), "{away} min");
