@@ -10,7 +10,7 @@ use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::time::Duration;
 
-use spillway_bus::{Phase, Stored};
+use spillway_bus::{FoundRecord, Phase};
 use spillway_launchers::{OwnedTask, TaskRef};
 use spillway_protocol::ids::EgressId;
 use tokio::time::Instant;
@@ -107,15 +107,15 @@ impl fmt::Display for Finding {
 }
 
 /// Why no record wants this task; `None`: one does, or may, as a record does that this version cannot read.
-pub(super) fn unwanted(task: &OwnedTask, stored: &Stored) -> Option<String> {
+pub(super) fn unwanted(task: &OwnedTask, stored: &FoundRecord) -> Option<String> {
     match stored {
-        Stored::Absent => Some("its egress is not known".to_owned()),
-        Stored::Record(record) if task.attempt < record.attempt => {
+        FoundRecord::Absent => Some("its egress is not known".to_owned()),
+        FoundRecord::Record(record) if task.attempt < record.attempt => {
             Some(format!("attempt {} took its place", record.attempt))
         }
-        Stored::Record(record) if record.state.is_over() => Some("its egress is over".to_owned()),
+        FoundRecord::Record(record) if record.state.is_over() => Some("its egress is over".to_owned()),
         // Another dispatcher may have requested a newer attempt and not written it yet: not an orphan so far.
-        Stored::Record(_) | Stored::Unreadable => None,
+        FoundRecord::Record(_) | FoundRecord::Unreadable => None,
     }
 }
 
@@ -126,7 +126,7 @@ pub(super) struct OrphanObservation {
     /// With the labels it carries.
     pub task: OwnedTask,
     /// The record of its egress, at any attempt.
-    pub stored: Stored,
+    pub stored: FoundRecord,
     /// There is a heartbeat of this attempt.
     pub heartbeats: bool,
 }
@@ -161,7 +161,7 @@ impl OrphanTracker {
         let key = |seen: &OrphanObservation| (seen.task.egress_id.clone(), seen.task.attempt);
         let tasks: HashSet<_> = all.iter().filter(of_ours).map(key).collect();
         // A record that is over or at a later attempt is evidence; only a missing one may be lost.
-        let lost = |seen: &&OrphanObservation| seen.stored == Stored::Absent && !seen.heartbeats;
+        let lost = |seen: &&OrphanObservation| seen.stored == FoundRecord::Absent && !seen.heartbeats;
         let unknown: HashSet<_> = all.iter().filter(of_ours).filter(lost).map(key).collect();
         let too_many = (unknown.len() > FEW && 2 * unknown.len() > tasks.len())
             .then_some(Fate::TooMany { unknown: unknown.len(), tasks: tasks.len() });
@@ -225,7 +225,7 @@ mod tests {
     }
 
     fn seen(number: u32, record: Option<Record>) -> OrphanObservation {
-        let stored = record.map_or(Stored::Absent, |record| Stored::Record(Box::new(record)));
+        let stored = record.map_or(FoundRecord::Absent, |record| FoundRecord::Record(Box::new(record)));
         OrphanObservation { target: "there".to_owned(), task: task(number, 1), stored, heartbeats: false }
     }
 
@@ -258,14 +258,14 @@ mod tests {
 
     #[test]
     fn a_task_is_wanted_while_its_attempt_is_the_records() {
-        let at = |phase| Stored::Record(Box::new(Record { attempt: 2, ..record(1, phase) }));
+        let at = |phase| FoundRecord::Record(Box::new(Record { attempt: 2, ..record(1, phase) }));
         for phase in [Phase::Accepted, Phase::Launching, Phase::Running, Phase::Ending] {
             assert_eq!(unwanted(&task(1, 2), &at(phase)), None);
             assert_eq!(unwanted(&task(1, 1), &at(phase)).unwrap(), "attempt 2 took its place");
         }
         assert_eq!(unwanted(&task(1, 2), &at(Phase::Over)).unwrap(), "its egress is over");
-        assert_eq!(unwanted(&task(1, 2), &Stored::Absent).unwrap(), "its egress is not known");
-        assert_eq!(unwanted(&task(1, 2), &Stored::Unreadable), None, "a newer version wants it, or does not");
+        assert_eq!(unwanted(&task(1, 2), &FoundRecord::Absent).unwrap(), "its egress is not known");
+        assert_eq!(unwanted(&task(1, 2), &FoundRecord::Unreadable), None, "a newer version wants it, or does not");
     }
 
     #[test]

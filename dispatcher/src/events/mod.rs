@@ -7,7 +7,6 @@
 
 mod token;
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use base64::Engine;
@@ -20,8 +19,7 @@ use spillway_process::chain;
 use tracing::{debug, warn};
 
 pub use self::token::TokenVerifier;
-use crate::context::Context;
-use crate::reconcile::task_exit::{self, TaskExitEvent};
+use crate::reconcile::task_exit::{ExitEvents, TaskExitEvent};
 
 /// Size of a push; those of executions have about 10 kB.
 pub const MAX_BYTES: usize = 1 << 20;
@@ -68,13 +66,14 @@ fn execution_of(body: &[u8]) -> Option<String> {
 /// The status for Pub/Sub, which delivers the message again after anything but 2xx. `bearer`: the `Authorization`
 /// header.
 pub async fn receive(
-    context: &Arc<Context>,
+    exits: &ExitEvents,
     verifier: Option<&TokenVerifier>,
     bearer: Option<&str>,
     body: &[u8],
 ) -> StatusCode {
     if let Some(verifier) = verifier
-        && let Err(refusal) = verifier.check(bearer.unwrap_or_default(), context.clock.unix_ms() / 1000).await
+        && let Err(refusal) =
+            verifier.check(bearer.unwrap_or_default(), exits.actions.instance.clock.unix_ms() / 1000).await
     {
         warn!(%refusal, "push refused");
         return if refusal.is_ours() { StatusCode::SERVICE_UNAVAILABLE } else { StatusCode::UNAUTHORIZED };
@@ -83,7 +82,7 @@ pub async fn receive(
         debug!("a push that names no execution");
         return StatusCode::NO_CONTENT;
     };
-    match handle(context, &execution).await {
+    match handle(exits, &execution).await {
         Ok(true) => StatusCode::NO_CONTENT,
         Ok(false) => StatusCode::SERVICE_UNAVAILABLE,
         Err(error) => {
@@ -94,10 +93,10 @@ pub async fn receive(
 }
 
 /// False: the execution has not ended yet, and the message has to come again.
-async fn handle(context: &Arc<Context>, execution: &str) -> Result<bool, BusError> {
-    for record in context.registry.list_live().await? {
+async fn handle(exits: &ExitEvents, execution: &str) -> Result<bool, BusError> {
+    for record in exits.actions.records.registry.list_live().await? {
         let Some((attempt, task)) = task_named(&record, execution) else { continue };
-        let targets = context.targets.known();
+        let targets = exits.actions.launcher.targets.known();
         let Some(target) = targets.iter().find(|target| target.launcher.name() == task.launcher) else {
             return Ok(true);
         };
@@ -106,7 +105,7 @@ async fn handle(context: &Arc<Context>, execution: &str) -> Result<bool, BusErro
                 TaskStatus::Gone(exit_report) => {
                     let event =
                         TaskExitEvent { egress_id: record.egress_id.clone(), attempt, task: task.id, exit_report };
-                    task_exit::handle(context, &event).await?;
+                    exits.handle(&event).await?;
                     return Ok(true);
                 }
                 _ if poll == POLLS => return Ok(false),

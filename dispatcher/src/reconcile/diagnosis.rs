@@ -5,9 +5,9 @@ use std::time::Duration;
 use spillway_bus::Phase;
 use spillway_launchers::{ExitReport, TaskExit, TaskStatus};
 
-use crate::liveness::HEARTBEAT_FRESH;
+use crate::records::HEARTBEAT_FRESH;
 
-/// Missing heartbeats of a task whose status is unknown.
+/// Missing heartbeats of a runner without a known task: no platform can be asked about it.
 const UNSEEN_TIMEOUT: Duration = Duration::from_secs(12);
 /// From a stop to a runner that has begun to end.
 const STOP_TIMEOUT: Duration = Duration::from_secs(60);
@@ -17,8 +17,8 @@ const STOP_TIMEOUT: Duration = Duration::from_secs(60);
 pub struct Timeouts {
     /// From the launch call to a runner that has taken over.
     pub start: Duration,
-    /// Missing heartbeats of a task that its platform reports as running: it is stopped, starved, hung, or only cut off
-    /// from Redis.
+    /// Missing heartbeats of a task that its platform reports as running, or does not report about: it is stopped,
+    /// starved, hung, or only cut off from Redis.
     pub hung: Duration,
 }
 
@@ -107,7 +107,8 @@ pub fn diagnose(observation: &Observation, timeouts: Timeouts) -> Diagnosis {
             Some(TaskStatus::Alive | TaskStatus::Starting(_)) if observation.silent_for >= timeouts.hung => {
                 failed(format!("the runner stopped answering for {} s and was ended", observation.silent_for.as_secs()))
             }
-            Some(TaskStatus::Unknown(why)) if observation.silent_for >= UNSEEN_TIMEOUT => {
+            // A platform that cannot be asked says nothing against the task.
+            Some(TaskStatus::Unknown(why)) if observation.silent_for >= timeouts.hung => {
                 failed(format!("the runner has been silent for {} s ({why})", observation.silent_for.as_secs()))
             }
             None if observation.silent_for >= UNSEEN_TIMEOUT => {
@@ -245,7 +246,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_seen_is_judged_by_its_silence_alone() {
+    fn a_task_that_cannot_be_seen_is_no_worse_off_than_one_that_runs() {
         let task = Some(TaskStatus::Unknown("the runner is on another machine".into()));
         let silent = |for_s| Observation {
             beat: None,
@@ -253,8 +254,13 @@ mod tests {
             silent_for: for_s * SECOND,
             ..observation(Phase::Running)
         };
-        assert_eq!(diagnosis(silent(11)), Diagnosis::Leave);
-        assert!(matches!(diagnosis(silent(12)), Diagnosis::End { .. }));
+        assert_eq!(diagnosis(silent(299)), Diagnosis::Leave);
+        assert!(
+            matches!(diagnosis(silent(300)), Diagnosis::End { message, .. } if message.contains("another machine"))
+        );
+        let nowhere = |for_s| Observation { task: None, ..silent(for_s) };
+        assert_eq!(diagnosis(nowhere(11)), Diagnosis::Leave);
+        assert!(matches!(diagnosis(nowhere(12)), Diagnosis::End { .. }));
     }
 
     #[test]

@@ -1,16 +1,13 @@
 //! The control loop: once a second a sweep compares every live record of this dispatcher (desired state) with its
 //! heartbeat and the status of its task (observed state). `diagnosis` says what that means, `act` carries it out:
-//! launch, relaunch, salvage, end, deliver. The sweep also sends this dispatcher's own heartbeat and adopts the records
-//! of dispatchers whose heartbeat is missing. `task_exit` does the same for one egress when its platform reports the
-//! end of the task.
+//! launch, relaunch, salvage, end, deliver. The sweep also adopts the records of dispatchers whose heartbeat is missing.
+//! `task_exit` does the same for one egress when its platform reports the end of the task.
 //!
 //! A sweep waits for Redis alone; platforms are asked and tasks ended in the background. While Redis is unreachable
-//! nothing is concluded from missing heartbeats.
+//! nothing is concluded from missing heartbeats. What cannot be read is reported once, and the other records go on.
 
 mod diagnosis;
 mod status_poller;
-mod relaunch;
-mod salvage;
 mod act;
 pub mod task_exit;
 
@@ -18,27 +15,34 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use spillway_bus::{BusError, Heartbeat, LiveIndex, Phase, Record, Switches};
+use futures_util::future::join_all;
+use spillway_bus::{BusError, Heartbeat, LiveIndex, Phase, Record, Switches, TaskKey};
 use spillway_launchers::TaskStatus;
 use spillway_process::chain;
 use spillway_protocol::ids::EgressId;
+use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior, interval};
-use tracing::{Instrument, info, info_span, warn};
+use tracing::{Instrument, error, info, info_span, warn};
 
-use self::act::{ActOutcome, act};
+use self::act::ActOutcome;
+pub use self::act::Actions;
 use self::diagnosis::{Observation, Timeouts, diagnose};
 use self::status_poller::StatusPoller;
-use crate::context::Context;
-use crate::liveness::{HEARTBEAT_FRESH, beat_as};
-use crate::targets::SWITCHES;
+use crate::instance::Instance;
+use crate::records::HEARTBEAT_FRESH;
 
 const SWEEP: Duration = Duration::from_secs(1);
 /// How long a dispatcher's heartbeat must be missing until its records are adopted.
 const TAKE_OVER_AFTER: Duration = Duration::from_secs(2);
+/// Adoptions at once: each is three round trips to Redis, and a dispatcher may leave thousands of records.
+const ADOPTIONS: usize = 32;
 
-/// What a sweep remembers for the next one.
+/// The actor that compares records with what is observed: its handles, and what a sweep remembers for the next one.
 pub struct Reconciler {
-    context: Arc<Context>,
+    actions: Actions,
+    switches: Switches,
+    /// Launches that the records were at in the last sweep, for the accountant.
+    wanted: watch::Sender<HashSet<TaskKey>>,
     timeouts: Timeouts,
     /// Since when an egress has had no heartbeat.
     silent_since: HashMap<EgressId, Instant>,
@@ -46,15 +50,18 @@ pub struct Reconciler {
     owner_missing_since: HashMap<String, Instant>,
     /// Since when a record has had a stop that its runner has not followed.
     stop_seen: HashMap<EgressId, Instant>,
+    /// Egresses with something that could not be read, and was reported.
+    unreadable: HashSet<EgressId>,
+    /// The operator's switches could not be read, and that was reported.
+    switches_unreadable: bool,
     status_poller: StatusPoller,
-    switches: Switches,
     live_index: LiveIndex,
     /// Egresses that were live in the last sweep.
     live: HashSet<EgressId>,
 }
 
-fn timeouts_of(context: &Context) -> Timeouts {
-    let config = context.config();
+fn timeouts_of(instance: &Instance) -> Timeouts {
+    let config = instance.config();
     Timeouts { start: config.start_deadline, hung: config.heartbeat_timeout }
 }
 
@@ -63,17 +70,19 @@ type LastHeartbeat = Option<(Duration, Heartbeat)>;
 
 impl Reconciler {
     /// Remembers nothing yet.
-    pub fn new(context: Arc<Context>) -> Self {
-        let timeouts = timeouts_of(&context);
-        let switches = Switches::new(&context.bus, SWITCHES);
+    pub fn new(actions: Actions, switches: Switches, wanted: watch::Sender<HashSet<TaskKey>>) -> Self {
+        let targets = Arc::clone(&actions.launcher.targets);
         Self {
-            status_poller: StatusPoller::new(Arc::clone(&context)),
-            context,
-            timeouts,
+            timeouts: timeouts_of(&actions.instance),
+            status_poller: StatusPoller::new(Arc::clone(&actions.instance), targets),
+            actions,
+            switches,
+            wanted,
             silent_since: HashMap::new(),
             owner_missing_since: HashMap::new(),
             stop_seen: HashMap::new(),
-            switches,
+            unreadable: HashSet::new(),
+            switches_unreadable: false,
             live_index: LiveIndex::default(),
             live: HashSet::new(),
         }
@@ -81,13 +90,14 @@ impl Reconciler {
 
     /// Sweeps until the dispatcher stops.
     pub async fn run(mut self) {
+        let instance = Arc::clone(&self.actions.instance);
         let mut ticks = interval(SWEEP);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut failing = false;
         loop {
             tokio::select! {
                 _ = ticks.tick() => {}
-                () = self.context.shutdown.triggered() => return,
+                () = instance.shutdown.triggered() => return,
             }
             match self.sweep().await {
                 Ok(()) if failing => {
@@ -113,32 +123,56 @@ impl Reconciler {
     }
 
     async fn sweep(&mut self) -> Result<(), BusError> {
-        beat_as(&self.context.name, &self.context.heartbeats).await?;
-        if !self.context.bus.healthy() {
+        if !self.actions.instance.reaches_redis() {
             self.forget_silences();
             return Ok(());
         }
-        self.context.targets.apply_switches(&self.switches.all().await?);
-        self.timeouts = timeouts_of(&self.context);
-        let admitted = self.context.queue.lock().admitted();
-        let live = self.context.registry.refresh_live_index(&mut self.live_index).await?;
+        self.apply_switches().await?;
+        self.timeouts = timeouts_of(&self.actions.instance);
+        let admitted = self.actions.launcher.queue.lock().admitted();
+        let live = self.actions.records.registry.refresh_live_index(&mut self.live_index).await?;
         self.forget_all_but(&live);
         // Live records include these since they were accepted, so their runners have finished them.
         for id in admitted.iter().filter(|id| !self.live.contains(*id)) {
-            self.context.queue.leave(id);
+            self.actions.launcher.queue.leave(id);
         }
         self.measure(&live);
-        let mine: Vec<EgressId> =
-            live.iter().filter(|record| self.context.owns(record)).map(|record| record.egress_id.clone()).collect();
-        let heartbeats = self.context.heartbeats.last_of(&mine).await?;
-        let mut heartbeats: HashMap<EgressId, LastHeartbeat> = mine.into_iter().zip(heartbeats).collect();
+        let mut mine = Vec::new();
+        let mut of_others = Vec::new();
         let mut owners = HashMap::new();
         for record in live {
-            let heartbeat = heartbeats.remove(&record.egress_id);
+            if self.actions.records.owns(&record) {
+                mine.push(record);
+            } else if self.is_owner_gone(&record, &mut owners).await? {
+                of_others.push(record);
+            } else {
+                self.free_slot(&record.egress_id);
+            }
+        }
+        mine.extend(self.adopt_all(of_others).await?);
+        let ids: Vec<EgressId> = mine.iter().map(|record| record.egress_id.clone()).collect();
+        let heartbeats = self.actions.records.heartbeats.last_of(&ids).await?;
+        for (record, heartbeat) in mine.into_iter().zip(heartbeats) {
             let span = info_span!("egress", egress_id = %record.egress_id);
-            self.attend(record, heartbeat, &mut owners).instrument(span).await?;
+            self.attend(&record, heartbeat).instrument(span).await?;
         }
         self.status_poller.ask();
+        Ok(())
+    }
+
+    async fn apply_switches(&mut self) -> Result<(), BusError> {
+        match self.switches.all().await {
+            Ok(switches) => {
+                self.switches_unreadable = false;
+                self.actions.launcher.targets.apply_switches(&switches);
+            }
+            Err(error) if error.is_transient() => return Err(error),
+            // Those read before stay.
+            Err(error) if !std::mem::replace(&mut self.switches_unreadable, true) => {
+                error!(error = %chain(&error), "the targets' switches cannot be read");
+            }
+            Err(_) => {}
+        }
         Ok(())
     }
 
@@ -147,64 +181,82 @@ impl Reconciler {
         self.live = live.iter().map(|record| record.egress_id.clone()).collect();
         // Their tasks are wanted, so billing leaves them open.
         let at_work = live.iter().filter(|record| record.wants(record.attempt));
-        self.context.set_live(at_work.map(|record| record.key()).collect());
+        self.wanted.send_replace(at_work.map(|record| record.key()).collect());
         let ids: HashSet<&EgressId> = live.iter().map(|record| &record.egress_id).collect();
         let owners: HashSet<&str> = live.iter().map(|record| record.dispatcher.as_str()).collect();
         self.stop_seen.retain(|id, _| ids.contains(id));
         self.silent_since.retain(|id, _| ids.contains(id));
+        self.unreadable.retain(|id| ids.contains(id));
         self.owner_missing_since.retain(|owner, _| owners.contains(owner.as_str()));
         self.status_poller.forget_all_but(&ids);
     }
 
     fn measure(&self, live: &[Arc<Record>]) {
-        let (context, metrics) = (&self.context, &self.context.metrics);
-        let mine = live.iter().filter(|record| context.owns(record) && !record.state.is_over()).count();
+        let (launcher, metrics) = (&self.actions.launcher, &self.actions.instance.metrics);
+        let mine = live.iter().filter(|record| self.actions.records.owns(record) && !record.state.is_over()).count();
         metrics.set("spillway_running", &[], mine as f64);
-        metrics.set("spillway_queue_length", &[], context.queue.lock().load().queued as f64);
+        metrics.set("spillway_queue_length", &[], launcher.queue.lock().load().queued as f64);
         let now = Instant::now();
-        for target in context.targets.retired() {
+        for target in launcher.targets.retired() {
             metrics.set("spillway_target_open", &[("target", target.name())], 0.0);
         }
-        for target in context.targets.all().iter() {
-            let open = context.targets.operator_state(target.name()).is_none() && target.breaker().open(now).is_none();
+        for target in launcher.targets.all().iter() {
+            let paused = launcher.targets.operator_state(target.name()).is_some();
+            let open = !paused && target.breaker().open(now).is_none();
             metrics.set("spillway_target_open", &[("target", target.name())], f64::from(u8::from(open)));
         }
     }
 
-    /// One record. `heartbeat`: read already, because the record is ours; `None`: the record is another dispatcher's.
-    async fn attend(
-        &mut self,
-        record: Arc<Record>,
-        heartbeat: Option<LastHeartbeat>,
-        owners: &mut HashMap<String, bool>,
-    ) -> Result<(), BusError> {
-        let id = record.egress_id.clone();
-        let mine = match heartbeat {
-            Some(heartbeat) => Some((record, heartbeat)),
-            None if self.is_owner_gone(&record, owners).await? => {
-                let heartbeat = self.context.heartbeats.last(&record.egress_id).await?;
-                act::adopt(&self.context, record.as_ref().clone()).await?.map(|record| (Arc::new(record), heartbeat))
-            }
-            None => None,
+    /// The record is another dispatcher's: another process handled its exit event, and its slot here is free.
+    fn free_slot(&self, id: &EgressId) {
+        let has_slot = {
+            let queue = self.actions.launcher.queue.lock();
+            queue.contains(id) && !queue.is_pending(id)
         };
-        let Some((record, heartbeat)) = mine else {
-            // Another process handled its exit event: its slot here is free.
-            let has_slot = {
-                let queue = self.context.queue.lock();
-                queue.contains(&id) && !queue.is_pending(&id)
-            };
-            if has_slot {
-                self.context.queue.leave(&id);
-            }
-            return Ok(());
-        };
-        let observation = self.observe(&record, heartbeat).await;
-        if record.state.is_over() {
-            self.context.queue.leave(&record.egress_id);
-        } else if record.task().is_some() {
-            self.context.queue.lock().take_slot(&record.egress_id, record.dispatch.weight);
+        if has_slot {
+            self.actions.launcher.queue.leave(id);
         }
-        if act(&self.context, &record, diagnose(&observation, self.timeouts)).await? == ActOutcome::Reminded {
+    }
+
+    /// Of these records those that are ours from now on.
+    async fn adopt_all(&mut self, records: Vec<Arc<Record>>) -> Result<Vec<Arc<Record>>, BusError> {
+        let mut ours = Vec::new();
+        for some in records.chunks(ADOPTIONS) {
+            let adoptions = some.iter().map(|record| self.actions.records.adopt(record));
+            for (record, adopted) in some.iter().zip(join_all(adoptions).await) {
+                match self.unless_unreadable(&record.egress_id, adopted)?.flatten() {
+                    Some(adopted) => ours.push(Arc::new(adopted)),
+                    None => self.free_slot(&record.egress_id),
+                }
+            }
+        }
+        Ok(ours)
+    }
+
+    /// The answer; `None`: something of this egress cannot be read, which is reported once. The others go on.
+    fn unless_unreadable<T>(&mut self, id: &EgressId, answer: Result<T, BusError>) -> Result<Option<T>, BusError> {
+        match answer {
+            Ok(answer) => Ok(Some(answer)),
+            Err(error) if error.is_transient() => Err(error),
+            Err(error) => {
+                if self.unreadable.insert(id.clone()) {
+                    error!(egress_id = %id, error = %chain(&error), "egress left alone");
+                }
+                Ok(None)
+            }
+        }
+    }
+
+    /// One record of ours.
+    async fn attend(&mut self, record: &Record, heartbeat: LastHeartbeat) -> Result<(), BusError> {
+        let observation = self.observe(record, heartbeat).await;
+        if record.state.is_over() {
+            self.actions.launcher.queue.leave(&record.egress_id);
+        } else if record.task().is_some() {
+            self.actions.launcher.queue.lock().take_slot(&record.egress_id, record.dispatch.weight);
+        }
+        let acted = self.actions.act(record, diagnose(&observation, self.timeouts)).await;
+        if self.unless_unreadable(&record.egress_id, acted)? == Some(ActOutcome::Reminded) {
             self.stop_seen.remove(&record.egress_id);
         }
         Ok(())
@@ -232,19 +284,19 @@ impl Reconciler {
             (Phase::Running | Phase::Ending, _) if beating => Some(TaskStatus::Alive),
             _ => self.status_poller.about(record).await,
         };
+        let Actions { instance, launcher, intake, .. } = &self.actions;
         let launched_for = (dispatch.launched_ms > 0).then(|| {
-            Duration::from_millis(u64::try_from(self.context.clock.unix_ms() - dispatch.launched_ms).unwrap_or(0))
+            Duration::from_millis(u64::try_from(instance.clock.unix_ms() - dispatch.launched_ms).unwrap_or(0))
         });
-        let own_start = self.context.targets.named(&dispatch.target).and_then(|target| target.config.start_deadline);
-        let is_queued = self.context.is_in_flight(id) || self.context.queue.lock().is_pending(id);
+        let own_start = launcher.targets.named(&dispatch.target).and_then(|target| target.config.start_deadline);
         Observation {
             phase: record.phase(),
             launched_for,
             start_deadline: own_start,
-            has_another: record.phase() == Phase::Launching && relaunch::has_another(&self.context, dispatch),
+            has_another: record.phase() == Phase::Launching && self.actions.has_another(record),
             lost_starts: dispatch.lost_starts,
             stop_ignored_for,
-            is_queued,
+            is_queued: intake.in_flight.contains(id) || launcher.queue.lock().is_pending(id),
             task,
             beat: beat.map(|(age, _)| age),
             silent_for,
@@ -255,7 +307,7 @@ impl Reconciler {
         let owner = record.dispatcher.clone();
         let silent = match owners.get(&owner) {
             Some(silent) => *silent,
-            None => act::is_owner_silent(&self.context, record).await?,
+            None => self.actions.records.is_owner_silent(record).await?,
         };
         owners.insert(owner.clone(), silent);
         if !silent {

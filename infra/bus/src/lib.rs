@@ -38,7 +38,7 @@ pub use error::BusError;
 pub use heartbeats::{FencedWrite, Heartbeats};
 pub use installation::Installation;
 pub use leases::Leases;
-pub use registry::{Created, LiveIndex, Registry, Stored, Updated};
+pub use registry::{Created, FoundRecord, LiveIndex, Registry, Updated};
 pub use server::{Bid, Handler, Incoming, Routing, RpcServer};
 pub use spillway_model::{
     CapReached, Caps, ClaimToken, Dispatch, Heartbeat, LaunchState, LedgerLine, OpenTask, OpenTaskEntry, Pace, Phase,

@@ -38,23 +38,13 @@ pub enum Updated {
 
 /// What is stored about one egress.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Stored {
+pub enum FoundRecord {
     /// Nothing.
     Absent,
     /// Its record.
     Record(Box<Record>),
     /// A record that this version cannot read.
     Unreadable,
-}
-
-impl Stored {
-    /// The record, where it can be read.
-    pub fn record(&self) -> Option<&Record> {
-        match self {
-            Self::Record(record) => Some(record),
-            Self::Absent | Self::Unreadable => None,
-        }
-    }
 }
 
 /// Ids of records that are not finished, each with the time it was added (Unix milliseconds).
@@ -193,16 +183,16 @@ impl Registry {
     ///
     /// # Errors
     /// Redis was not reached or did not answer; a retry is right.
-    pub async fn get_all(&self, ids: &[EgressId]) -> Result<Vec<Stored>, BusError> {
+    pub async fn get_all(&self, ids: &[EgressId]) -> Result<Vec<FoundRecord>, BusError> {
         let keys: Vec<String> = ids.iter().map(key).collect();
         let found = self.bus.backend.read_all(&keys).await?.into_iter();
         let stored = |(id, kept): (&EgressId, Option<Versioned>)| match kept {
-            None => Stored::Absent,
+            None => FoundRecord::Absent,
             Some(kept) => match decode(id, kept.version, &kept.value) {
-                Ok(record) => Stored::Record(Box::new(record)),
+                Ok(record) => FoundRecord::Record(Box::new(record)),
                 Err(error) => {
                     debug!(error = %chain(&error), "record not looked at");
-                    Stored::Unreadable
+                    FoundRecord::Unreadable
                 }
             },
         };

@@ -20,31 +20,42 @@ pub(crate) struct StoredRecord {
     /// Absent in version 0.1.0, which wrote form 1.
     #[serde(default = "first_format")]
     pub format: u32,
+    /// As in `Record`; so are the other fields whose comment says no more.
     pub egress_id: EgressId,
+    /// The word of the state.
     #[serde(default)]
     pub phase: Phase,
+    /// Number of the launch.
     #[serde(default)]
     pub attempt: u32,
+    /// Owner.
     #[serde(default)]
     pub dispatcher: String,
     /// A `TaskRef` as JSON in a text.
     #[serde(default)]
     pub task: Option<String>,
+    /// Protobuf; base64 in the JSON.
     #[serde(default, with = "base64_text")]
     pub info: Vec<u8>,
+    /// JSON in a text.
     #[serde(default)]
     pub ledger: String,
+    /// A stop waits for the runner.
     #[serde(default)]
     pub stop_asked: bool,
+    /// Claim of the spare ticket.
     #[serde(default)]
     pub spare: String,
+    /// Why a salvage runs.
     #[serde(default)]
     pub lost: String,
+    /// Unix milliseconds.
     #[serde(default)]
     pub accepted_at: i64,
     /// Absent where no dispatcher made the record.
     #[serde(default)]
     pub dispatch: Option<StoredDispatch>,
+    /// Fields of a newer version.
     #[serde(flatten)]
     pub extra: BTreeMap<String, serde_json::Value>,
 }
@@ -59,6 +70,7 @@ pub(crate) struct StoredDispatch {
     pub fresh: bool,
     /// An answer to a launch call was lost. Not in version 0.1.0.
     pub unanswered: bool,
+    /// The rest.
     #[serde(flatten)]
     pub dispatch: Dispatch,
 }

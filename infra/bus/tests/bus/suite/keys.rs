@@ -6,7 +6,7 @@ use spillway_bus::lifecycle::LaunchEvent;
 use spillway_bus::testing::record_key;
 use spillway_bus::{
     BusError, ClaimToken, Created, Decision, FaultyLink, FencedWrite, Heartbeat, Heartbeats, LinkFaults, Record,
-    Registry, Stored, Taker, Ticket, TicketKey, Tickets, Updated, UploadStates,
+    Registry, FoundRecord, Taker, Ticket, TicketKey, Tickets, Updated, UploadStates,
 };
 use spillway_protocol::EgressId;
 use spillway_protocol::Secret;
@@ -114,7 +114,7 @@ pub async fn what_cannot_be_read_is_an_error_and_left_alone(fixture: &impl Fixtu
         let live = registry.list_live().await.unwrap();
         assert_eq!(live.iter().map(|record| record.egress_id.as_str()).collect::<Vec<_>>(), ["EG_2"]);
         let all = registry.get_all(&[id("EG_1"), id("EG_2"), id("EG_3")]).await.unwrap();
-        assert!(matches!(&all[..], [Stored::Unreadable, Stored::Record(_), Stored::Absent]), "{all:?}");
+        assert!(matches!(&all[..], [FoundRecord::Unreadable, FoundRecord::Record(_), FoundRecord::Absent]), "{all:?}");
         assert_eq!(bus.bytes(&record_key(&id("EG_1"))).await.unwrap().unwrap(), value.as_bytes());
     }
     // The runner lives, whatever its heartbeat says.
