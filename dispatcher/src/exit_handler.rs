@@ -5,7 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use spillway_bus::{BusError, Switches};
+use spillway_process::chain;
 use tokio::time::Instant;
+use tracing::error;
 
 use crate::launch;
 use crate::reconcile::task_exit::{EventOutcome, TaskExitEvent};
@@ -31,7 +33,11 @@ impl ExitHandler {
         orphans.installation.learn().await?;
         io.listen().await?;
         records.beat().await?;
-        launcher.targets.apply_switches(&Switches::new(bus, SWITCHES).all().await?);
+        match Switches::new(bus, SWITCHES).all().await {
+            Ok(switches) => launcher.targets.apply_switches(&switches),
+            Err(error) if error.is_transient() => return Err(error.into()),
+            Err(error) => error!(error = %chain(&error), "the targets' switches cannot be read"),
+        }
         instance.spawn(records.clone().keep_beating(Arc::clone(instance)));
         instance.spawn(launch::run(Arc::clone(launcher)));
         Ok(Self { actors })

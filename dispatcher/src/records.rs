@@ -52,13 +52,14 @@ impl Records {
         self.registry.apply(id, event).await
     }
 
-    /// Age of the last heartbeat of the record's current attempt.
+    /// Age of the last heartbeat of the record's current attempt, or of a later one: then the record has lost its last
+    /// writes.
     ///
     /// # Errors
     /// When Redis does not answer; a retry is right.
     pub async fn last_beat(&self, record: &Record) -> Result<Option<Duration>, BusError> {
         let last = self.heartbeats.last(&record.egress_id).await?;
-        Ok(last.filter(|(_, beat)| beat.attempt == record.attempt).map(|(age, _)| age))
+        Ok(last.filter(|(_, beat)| beat.attempt >= record.attempt).map(|(age, _)| age))
     }
 
     /// The runner of the record's current attempt has sent a heartbeat within [`HEARTBEAT_FRESH`].

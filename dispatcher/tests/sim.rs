@@ -9,6 +9,8 @@ mod figures;
 mod task_exits;
 #[path = "sim/orphans.rs"]
 mod orphans;
+#[path = "sim/lost_writes.rs"]
+mod lost_writes;
 #[path = "sim/storm.rs"]
 mod storm;
 

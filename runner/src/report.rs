@@ -280,13 +280,11 @@ impl ReportPublisher {
             Updated::Written(_) => Ok(Ownership::Ours),
             // Written by us, but the answer was lost and the command repeated.
             Updated::Left(record) if record.attempt == self.attempt && record.info == info => Ok(Ownership::Ours),
+            Updated::Left(record) if self.is_older(&record) => self.restore(&event).await,
             Updated::Left(_) => Ok(Ownership::Theirs),
             Updated::Missing => {
                 info!("redis has lost the record, written again");
-                // It was taken over as running, so the report applies to it.
-                let reported = lifecycle::apply(&self.record, &event).ok().flatten();
-                let record = reported.unwrap_or_else(|| self.record.clone());
-                match self.registry.create(&record).await? {
+                match self.registry.create(&self.reported(&event)).await? {
                     Created::Yes => {
                         // livekit-server's own record may be lost as well; for one that is there this does nothing.
                         if let Err(error) = self.io.create_egress(report.info(), UPDATE_TIMEOUT).await {
@@ -299,6 +297,30 @@ impl ReportPublisher {
                 }
             }
         }
+    }
+}
+
+impl ReportPublisher {
+    /// Our copy of the record with this report.
+    fn reported(&self, event: &LaunchEvent) -> Record {
+        // It was taken over as running, so the report applies to it.
+        lifecycle::apply(&self.record, event).ok().flatten().unwrap_or_else(|| self.record.clone())
+    }
+
+    /// The record is from before this task owned it: Redis has lost its last writes.
+    fn is_older(&self, record: &Record) -> bool {
+        let is_starting = record.state.is_starting() && !record.state.needs_new_number();
+        !record.state.is_over() && (record.attempt < self.attempt || (record.attempt == self.attempt && is_starting))
+    }
+
+    async fn restore(&self, event: &LaunchEvent) -> Result<Ownership, BusError> {
+        info!("redis has lost the last writes of the record, written again");
+        let restored = LaunchEvent::Restored(Box::new(self.reported(event)));
+        Ok(match self.registry.apply(&self.egress_id, &restored).await? {
+            Updated::Written(_) => Ownership::Ours,
+            // Looked at again with the next report.
+            Updated::Left(_) | Updated::Missing => Ownership::Unknown,
+        })
     }
 }
 

@@ -50,8 +50,8 @@ pub struct Reconciler {
     owner_missing_since: HashMap<String, Instant>,
     /// Since when a record has had a stop that its runner has not followed.
     stop_seen: HashMap<EgressId, Instant>,
-    /// Egresses with something that could not be read, and was reported.
-    unreadable: HashSet<EgressId>,
+    /// Versions of records with something that could not be read: reported, and left alone until they change.
+    unreadable: HashMap<EgressId, u64>,
     /// The operator's switches could not be read, and that was reported.
     switches_unreadable: bool,
     status_poller: StatusPoller,
@@ -81,7 +81,7 @@ impl Reconciler {
             silent_since: HashMap::new(),
             owner_missing_since: HashMap::new(),
             stop_seen: HashMap::new(),
-            unreadable: HashSet::new(),
+            unreadable: HashMap::new(),
             switches_unreadable: false,
             live_index: LiveIndex::default(),
             live: HashSet::new(),
@@ -186,7 +186,7 @@ impl Reconciler {
         let owners: HashSet<&str> = live.iter().map(|record| record.dispatcher.as_str()).collect();
         self.stop_seen.retain(|id, _| ids.contains(id));
         self.silent_since.retain(|id, _| ids.contains(id));
-        self.unreadable.retain(|id| ids.contains(id));
+        self.unreadable.retain(|id, _| ids.contains(id));
         self.owner_missing_since.retain(|owner, _| owners.contains(owner.as_str()));
         self.status_poller.forget_all_but(&ids);
     }
@@ -224,7 +224,7 @@ impl Reconciler {
         for some in records.chunks(ADOPTIONS) {
             let adoptions = some.iter().map(|record| self.actions.records.adopt(record));
             for (record, adopted) in some.iter().zip(join_all(adoptions).await) {
-                match self.unless_unreadable(&record.egress_id, adopted)?.flatten() {
+                match self.unless_unreadable(record, adopted)?.flatten() {
                     Some(adopted) => ours.push(Arc::new(adopted)),
                     None => self.free_slot(&record.egress_id),
                 }
@@ -233,13 +233,14 @@ impl Reconciler {
         Ok(ours)
     }
 
-    /// The answer; `None`: something of this egress cannot be read, which is reported once. The others go on.
-    fn unless_unreadable<T>(&mut self, id: &EgressId, answer: Result<T, BusError>) -> Result<Option<T>, BusError> {
+    /// The answer; `None`: something of this record cannot be read, which is reported. The others go on.
+    fn unless_unreadable<T>(&mut self, record: &Record, answer: Result<T, BusError>) -> Result<Option<T>, BusError> {
         match answer {
             Ok(answer) => Ok(Some(answer)),
             Err(error) if error.is_transient() => Err(error),
             Err(error) => {
-                if self.unreadable.insert(id.clone()) {
+                let id = &record.egress_id;
+                if self.unreadable.insert(id.clone(), record.version) != Some(record.version) {
                     error!(egress_id = %id, error = %chain(&error), "egress left alone");
                 }
                 Ok(None)
@@ -249,6 +250,9 @@ impl Reconciler {
 
     /// One record of ours.
     async fn attend(&mut self, record: &Record, heartbeat: LastHeartbeat) -> Result<(), BusError> {
+        if self.unreadable.get(&record.egress_id) == Some(&record.version) {
+            return Ok(());
+        }
         let observation = self.observe(record, heartbeat).await;
         if record.state.is_over() {
             self.actions.launcher.queue.leave(&record.egress_id);
@@ -256,7 +260,7 @@ impl Reconciler {
             self.actions.launcher.queue.lock().take_slot(&record.egress_id, record.dispatch.weight);
         }
         let acted = self.actions.act(record, diagnose(&observation, self.timeouts)).await;
-        if self.unless_unreadable(&record.egress_id, acted)? == Some(ActOutcome::Reminded) {
+        if self.unless_unreadable(record, acted)? == Some(ActOutcome::Reminded) {
             self.stop_seen.remove(&record.egress_id);
         }
         Ok(())
@@ -265,7 +269,8 @@ impl Reconciler {
     async fn observe(&mut self, record: &Record, heartbeat: LastHeartbeat) -> Observation {
         let (id, dispatch) = (&record.egress_id, &record.dispatch);
         let now = Instant::now();
-        let beat = heartbeat.filter(|(_, beat)| beat.attempt == record.attempt);
+        // A later attempt than the record's: the record has lost its last writes, and the runner writes it again.
+        let beat = heartbeat.filter(|(_, beat)| beat.attempt >= record.attempt);
         let silent_for = match &beat {
             Some(_) => {
                 self.silent_since.remove(id);

@@ -6,17 +6,16 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use prost::Message;
-use spillway_bus::lifecycle::{LaunchEvent, RunnerStage};
+use spillway_bus::lifecycle::{self, LaunchEvent, RunnerStage};
 use spillway_bus::{
-    Bid, Bus, ClaimToken, Handler, Heartbeat, Heartbeats, Incoming, IoClient, Phase, Registry, Routing, RpcServer,
-    Taker, TicketKey, Tickets, Updated,
+    Bid, Bus, ClaimToken, Created, Handler, Heartbeat, Heartbeats, Incoming, IoClient, Phase, Record, Registry,
+    Routing, RpcServer, Taker, TicketKey, Tickets, Updated,
 };
 use spillway_dispatcher::Clock;
 use spillway_launchers::{LaunchOrder, Launcher, RunMode, SimulatedLauncher, TaskExit, TaskRef, TaskStatus};
 use spillway_protocol::code::{Code, RpcError};
 use spillway_protocol::ids::EgressId;
 use spillway_protocol::ledger::{EgressEndReason, EgressLedger, Fact, Outcome};
-use spillway_protocol::livekit::EgressInfo;
 use spillway_protocol::rpc::service;
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
@@ -64,6 +63,8 @@ pub struct Runners {
     twice: Mutex<HashSet<String>>,
     /// Attempts that recorded each egress.
     recordings: Mutex<HashMap<String, Vec<u32>>>,
+    /// Egresses whose uploads another program has aborted in the store.
+    aborted_uploads: Mutex<HashSet<String>>,
     started_at: Mutex<HashMap<String, Instant>>,
     /// Receivers of exit events.
     listeners: Mutex<Vec<mpsc::UnboundedSender<(LaunchOrder, TaskRef)>>>,
@@ -84,6 +85,7 @@ impl Runners {
             boot: Mutex::new(Duration::from_millis(300)),
             twice: Mutex::default(),
             recordings: Mutex::default(),
+            aborted_uploads: Mutex::default(),
             started_at: Mutex::default(),
             listeners: Mutex::default(),
             started: Mutex::default(),
@@ -116,6 +118,16 @@ impl Runners {
     /// Salvage runs.
     pub fn salvages(&self, id: &str) -> usize {
         self.salvages.lock().unwrap().get(id).copied().unwrap_or_default()
+    }
+
+    /// From now on the store knows nothing of its upload, as after a lifecycle rule or a clean-up.
+    pub fn abort_upload(&self, id: &str) {
+        self.aborted_uploads.lock().unwrap().insert(id.to_owned());
+    }
+
+    /// The upload was aborted before it was completed.
+    pub fn lost_upload(&self, id: &str) -> bool {
+        self.aborted_uploads.lock().unwrap().contains(id)
     }
 
     pub fn start_twice(&self, id: &str) {
@@ -168,6 +180,7 @@ impl Runners {
         let server = RpcServer::new(&self.bus, service::EGRESS_HANDLER);
         let scripted = ScriptedRunner {
             harness: &self,
+            owned: Mutex::default(),
             server: &server,
             id: order.egress_id.clone(),
             attempt: order.attempt,
@@ -214,10 +227,20 @@ async fn until_ok<T, E: std::fmt::Debug, F: Future<Output = Result<T, E>>>(mut a
 
 struct ScriptedRunner<'a> {
     harness: &'a Runners,
+    owned: Mutex<Option<Owned>>,
     server: &'a RpcServer,
     id: EgressId,
     attempt: u32,
     play: Play,
+}
+
+/// What a runner knows of its egress.
+#[derive(Clone)]
+struct Owned {
+    /// As it was taken over.
+    record: Record,
+    ledger: EgressLedger,
+    stage: RunnerStage,
 }
 
 const KILLED: TaskExit = TaskExit::Signalled(9);
@@ -262,8 +285,9 @@ impl ScriptedRunner<'_> {
         }
         self.harness.recordings.lock().unwrap().entry(self.id.to_string()).or_default().push(self.attempt);
         let began = self.harness.clock.unix_ns();
-        self.report(RunnerStage::Going, vec![Fact::Active { started_at: began }]).await;
-        self.send_update().await;
+        if self.report(RunnerStage::Going, vec![Fact::Active { started_at: began }]).await {
+            self.send_update().await;
+        }
         match self.play {
             Play::DiesRecording => {
                 tokio::time::sleep(Duration::from_millis(2300)).await;
@@ -320,7 +344,8 @@ impl ScriptedRunner<'_> {
             return KILLED;
         }
         let registry = Registry::new(&self.harness.bus);
-        let message = until_ok(|| registry.get(&self.id)).await.unwrap().lost;
+        let owned = self.owned.lock().unwrap().clone();
+        let message = owned.map(|owned| owned.record.lost).unwrap_or_default();
         self.harness.must(!message.is_empty(), || format!("{}: a salvage knows not what happened", self.id));
         let at = self.harness.clock.unix_ns();
         let stored = Fact::FileStored {
@@ -331,7 +356,8 @@ impl ScriptedRunner<'_> {
             location: format!("https://b/{}.mp4", self.id),
         };
         let over = Fact::Over(Outcome::Failed { code: Code::Internal, message });
-        if !self.report(RunnerStage::Over, vec![stored, over]).await {
+        let facts = if self.harness.lost_upload(self.id.as_str()) { vec![over] } else { vec![stored, over] };
+        if !self.report(RunnerStage::Over, facts).await {
             return LEFT;
         }
         self.send_update().await;
@@ -341,7 +367,6 @@ impl ScriptedRunner<'_> {
 
     /// Until a stop; false when a dispatcher ended the egress.
     async fn record(&self, mut stopped: watch::Receiver<bool>) -> bool {
-        let mut known = None;
         let ends = match self.play {
             Play::Ends(after) => Some(Instant::now() + after),
             _ => None,
@@ -354,16 +379,15 @@ impl ScriptedRunner<'_> {
             let _ = tokio::time::timeout(Duration::from_secs(1), stopped.wait_for(|stopped| *stopped)).await;
             self.beat().await;
             let registry = Registry::new(&self.harness.bus);
-            let record = match (registry.get(&self.id).await, &known) {
-                (Ok(Some(record)), _) => record,
-                // Redis has lost everything: the runner writes its record again.
-                (Ok(None), Some(known)) => {
-                    let _ = registry.create(known).await;
+            let record = match registry.get(&self.id).await {
+                Ok(Some(record)) if !is_older(&record, self.attempt) => record,
+                // Redis has lost everything, or the last writes: the runner writes its record again.
+                Ok(_) => {
+                    self.write().await;
                     continue;
                 }
-                (Ok(None), None) | (Err(_), _) => continue,
+                Err(_) => continue,
             };
-            known = Some(record.clone());
             if record.state.is_over() || record.attempt != self.attempt {
                 return false;
             }
@@ -388,39 +412,89 @@ impl ScriptedRunner<'_> {
     async fn take_over(&self) -> bool {
         let registry = Registry::new(&self.harness.bus);
         let took_over = LaunchEvent::TookOver { attempt: self.attempt };
-        match until_ok(|| registry.apply(&self.id, &took_over)).await {
-            Updated::Written(_) => true,
-            Updated::Left(record) => record.attempt == self.attempt && record.phase() == Phase::Running,
-            Updated::Missing => false,
-        }
+        let record = match until_ok(|| registry.apply(&self.id, &took_over)).await {
+            Updated::Written(record) => record,
+            Updated::Left(record) if record.attempt == self.attempt && record.phase() == Phase::Running => record,
+            Updated::Left(_) | Updated::Missing => return false,
+        };
+        let ledger = serde_json::from_str(&record.ledger).unwrap();
+        *self.owned.lock().unwrap() = Some(Owned { record: *record, ledger, stage: RunnerStage::Going });
+        true
     }
 
-    /// False: the record has another attempt, or is over.
+    /// False: another attempt took its place, or the egress is over.
     async fn report(&self, stage: RunnerStage, facts: Vec<Fact>) -> bool {
         let at = self.harness.clock.unix_ns();
-        let registry = Registry::new(&self.harness.bus);
-        let Some(record) = until_ok(|| registry.get(&self.id)).await else { return false };
-        let mut ledger: EgressLedger = serde_json::from_str(&record.ledger).unwrap();
-        for fact in facts {
-            ledger.on(fact, at);
+        if let Some(owned) = self.owned.lock().unwrap().as_mut() {
+            for fact in facts {
+                owned.ledger.on(fact, at);
+            }
+            owned.stage = stage;
         }
+        self.write().await
+    }
+
+    /// Writes the record as it should be by now; also one that Redis has lost, or whose last writes it has lost.
+    async fn write(&self) -> bool {
+        let Some(Owned { record: owned, ledger, stage }) = self.owned.lock().unwrap().clone() else { return false };
+        let registry = Registry::new(&self.harness.bus);
         let (attempt, info) = (self.attempt, ledger.info().encode_to_vec());
-        let ledger = serde_json::to_string(&ledger).unwrap();
-        let reported = LaunchEvent::Reported { attempt, info: info.clone(), ledger, stage };
-        match until_ok(|| registry.apply(&self.id, &reported)).await {
-            Updated::Written(_) => true,
-            Updated::Left(record) => record.attempt == self.attempt && record.info == info,
-            Updated::Missing => false,
+        let ledger_text = serde_json::to_string(&ledger).unwrap();
+        let reported = LaunchEvent::Reported { attempt, info: info.clone(), ledger: ledger_text, stage };
+        let copy = lifecycle::apply(&owned, &reported).unwrap().unwrap_or_else(|| owned.clone());
+        loop {
+            match until_ok(|| registry.apply(&self.id, &reported)).await {
+                Updated::Written(_) => return true,
+                Updated::Left(record) if record.attempt == attempt && record.info == info => return true,
+                Updated::Left(record) if is_older(&record, attempt) => {
+                    let restored = LaunchEvent::Restored(Box::new(copy.clone()));
+                    if let Updated::Written(_) = until_ok(|| registry.apply(&self.id, &restored)).await {
+                        return true;
+                    }
+                }
+                Updated::Left(_) => return false,
+                Updated::Missing => {
+                    if until_ok(|| registry.create(&copy)).await == Created::Yes {
+                        let io = IoClient::new(&self.harness.bus);
+                        until_ok(|| io.create_egress(ledger.info(), Duration::from_secs(30))).await;
+                        return true;
+                    }
+                }
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
         }
     }
 
+    /// The report as it was written, unless the record is another's meanwhile.
     async fn send_update(&self) {
-        let registry = Registry::new(&self.harness.bus);
-        let record = until_ok(|| registry.get(&self.id)).await.unwrap();
-        let info = EgressInfo::decode(record.info.as_slice()).unwrap();
-        let io = IoClient::new(&self.harness.bus);
-        until_ok(|| io.update_egress(&info, Duration::from_secs(30))).await;
+        let Some(Owned { ledger, stage, .. }) = self.owned.lock().unwrap().clone() else { return };
+        let (registry, io) = (Registry::new(&self.harness.bus), IoClient::new(&self.harness.bus));
+        let ours = ledger.info().encode_to_vec();
+        loop {
+            // The last report is sent as soon as it was written once.
+            match if stage == RunnerStage::Over { None } else { Some(until_ok(|| registry.get(&self.id)).await) } {
+                None => {}
+                Some(Some(record)) if record.attempt == self.attempt && record.info == ours => {}
+                Some(Some(record)) if !is_older(&record, self.attempt) => return,
+                // Lost again.
+                Some(_) => {
+                    if !self.write().await {
+                        return;
+                    }
+                }
+            }
+            if io.update_egress(ledger.info(), Duration::from_secs(30)).await.is_ok() {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
     }
+}
+
+/// As the real runner: the record is from before this attempt owned it.
+fn is_older(record: &Record, attempt: u32) -> bool {
+    let is_starting = record.state.is_starting() && !record.state.needs_new_number();
+    !record.state.is_over() && (record.attempt < attempt || (record.attempt == attempt && is_starting))
 }
 
 struct StopHandler {

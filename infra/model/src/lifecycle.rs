@@ -45,6 +45,9 @@ pub enum LaunchEvent {
         /// How far the runner is.
         stage: RunnerStage,
     },
+    /// The runner that owns the egress finds a record that has lost its last writes, as after a failover: it does not know
+    /// of the runner. The runner's own copy, with its report, takes its place.
+    Restored(Box<Record>),
     /// StopEgress came and no runner answered it.
     StopAsked,
     /// The dispatcher of the record is gone, and another one sees to it.
@@ -208,6 +211,14 @@ pub fn apply(record: &Record, event: &LaunchEvent) -> Result<Option<Record>, ser
             changed.info.clone_from(info);
             changed.ledger.clone_from(ledger);
         }
+        LaunchEvent::Restored(copy) => {
+            changed = Record {
+                version: record.version,
+                dispatcher: record.dispatcher.clone(),
+                stop_asked: record.stop_asked || copy.stop_asked,
+                ..copy.as_ref().clone()
+            };
+        }
         LaunchEvent::StopAsked => changed.stop_asked = true,
         LaunchEvent::Adopted { by, .. } => changed.dispatcher.clone_from(by),
         LaunchEvent::StartLost { by, deadline_ms, .. } => {
@@ -267,6 +278,12 @@ fn is_about(record: &Record, event: &LaunchEvent) -> bool {
         LaunchEvent::Requested(call) => record.dispatcher == call.by && record.attempt == call.seen,
         LaunchEvent::TaskNoted { attempt, .. } | LaunchEvent::Reported { attempt, .. } => record.attempt == *attempt,
         LaunchEvent::TookOver { attempt } => record.attempt == *attempt && !record.stop_asked,
+        // A number is in the record before its task can run: a runner with a higher one proves that writes were lost. So
+        // does the owner of a number that no runner has taken over, unless that number was given up since.
+        LaunchEvent::Restored(copy) => {
+            let is_new = record.state.is_starting() && !record.state.needs_new_number();
+            record.attempt < copy.attempt || (record.attempt == copy.attempt && is_new)
+        }
         // A salvage run completes the uploads, and then it ends by itself.
         LaunchEvent::StopAsked => !record.stop_asked && !record.is_salvage(),
         LaunchEvent::Adopted { from, .. } => record.dispatcher == *from,
@@ -320,10 +337,12 @@ fn next(record: &Record, event: &LaunchEvent) -> Option<LaunchState> {
             taken(Some(task.clone()), *ending)
         }
 
-        (E::TookOver { .. }, S::Asking | S::Unknown | S::Launched { .. }) => taken(record.task().cloned(), false),
-        (E::TookOver { .. }, S::Queued { .. } | S::Lost { .. } | S::Running { .. } | S::Salvaging { .. }) => {
-            return None;
+        (E::TookOver { .. }, S::Queued { renumber: true } | S::Lost { renumber: true }) => return None,
+        // In the queue: the record has lost its call, for only a task of this number has its ticket.
+        (E::TookOver { .. }, S::Queued { .. } | S::Lost { .. } | S::Asking | S::Unknown | S::Launched { .. }) => {
+            taken(record.task().cloned(), false)
         }
+        (E::TookOver { .. }, S::Running { .. } | S::Salvaging { .. }) => return None,
 
         (E::Reported { stage, .. }, S::Running { ending, .. } | S::Salvaging { ending, .. }) => match stage {
             RunnerStage::Going => taken(record.task().cloned(), *ending),
@@ -333,6 +352,8 @@ fn next(record: &Record, event: &LaunchEvent) -> Option<LaunchState> {
         (E::Reported { .. }, S::Queued { .. } | S::Lost { .. } | S::Asking | S::Unknown | S::Launched { .. }) => {
             return None;
         }
+
+        (E::Restored(copy), _) => copy.state.clone(),
 
         (E::StopAsked, state) => state.clone(),
 

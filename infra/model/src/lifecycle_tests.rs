@@ -119,7 +119,7 @@ fn the_table() {
             "taken over",
             LaunchEvent::TookOver { attempt: 1 },
             [
-                None,
+                Some(S::Running { task: None, ending: false }),
                 None,
                 Some(S::Running { task: None, ending: false }),
                 Some(S::Running { task: None, ending: false }),
@@ -243,6 +243,36 @@ fn an_end_is_judged_by_what_is_stored() {
     assert_eq!(after(LaunchState::Lost { renumber: false }, &end("A", EndCondition::NeverRecorded)), None);
     let unreadable = Record { ledger: "{}".to_owned(), ..at(LaunchState::Asking) };
     assert!(apply(&unreadable, &end("A", EndCondition::NotStarted(1))).is_err(), "it is left alone");
+}
+
+/// A failover to a replica that has not got the last writes.
+#[test]
+fn a_record_that_lost_its_last_writes_is_restored_by_the_runner_that_owns_the_egress() {
+    let owned = Record { attempt: 2, ..at(LaunchState::Running { task: Some(task(2)), ending: false }) };
+    let restored = LaunchEvent::Restored(Box::new(owned.clone()));
+    for state in [LaunchState::Queued { renumber: true }, LaunchState::Launched { task: task(1) }] {
+        let older = Record { dispatcher: "B".to_owned(), stop_asked: true, version: 7, ..at(state) };
+        let now = apply(&older, &restored).unwrap().unwrap();
+        let expected = Record { dispatcher: "B".to_owned(), stop_asked: true, version: 7, ..owned.clone() };
+        assert_eq!(now, expected, "adoptions and stops since then count");
+        assert!(apply(&now, &restored).unwrap().is_none());
+    }
+    // Of the same number.
+    let same = |state| apply(&Record { attempt: 2, ..at(state) }, &restored).unwrap().map(|record| record.state);
+    for state in [LaunchState::Queued { renumber: false }, LaunchState::Asking, LaunchState::Launched { task: task(2) }]
+    {
+        assert_eq!(same(state), Some(owned.state.clone()));
+    }
+    for state in [
+        LaunchState::Queued { renumber: true },
+        LaunchState::Running { task: None, ending: true },
+        LaunchState::Ended { task: None, asked: true },
+    ] {
+        assert_eq!(same(state), None, "given up, owned already, over");
+    }
+    // A later attempt took its place, or the egress was ended meanwhile.
+    assert!(apply(&Record { attempt: 3, ..at(LaunchState::Asking) }, &restored).unwrap().is_none());
+    assert!(apply(&at(LaunchState::Ended { task: None, asked: true }), &restored).unwrap().is_none());
 }
 
 /// Events as dispatchers A and B, runners and livekit-server might send them, right or wrong.

@@ -10,7 +10,7 @@ use tokio::time::Instant;
 use crate::task_ledger::{CLOSED_REMEMBERED, MAX_LINES, MIN_PACE_FACTOR, PACE_RECOVERY};
 
 /// State behind a memory broker's `TaskLedger`.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct MemoryLedger {
     tasks: BTreeMap<String, String>,
     counts: HashMap<String, u64>,

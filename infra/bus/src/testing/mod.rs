@@ -12,6 +12,6 @@ mod selection;
 
 pub use affinity::AffinityOptions;
 pub use faulty_link::{FaultyLink, LinkFaults};
-pub use memory::MemoryBroker;
+pub use memory::{BrokerSnapshot, MemoryBroker};
 pub use raw::{ChannelMessage, Tap};
 pub use stored::{Decision, record_key};
