@@ -7,8 +7,8 @@ use async_trait::async_trait;
 use prost::Message;
 use serde_json::json;
 use spillway_bus::{
-    Bid, Bus, CallOptions, ClaimToken, Created, Decision, Handler, Incoming, LaunchState, MemoryBroker, Record,
-    Registry, Routing, RpcClient, RpcServer, Ticket, TicketKey, Tickets,
+    Bid, Bus, CallOptions, ClaimToken, Created, Decision, FaultyLink, Handler, Incoming, LaunchState, MemoryBroker,
+    Record, Registry, Routing, RpcClient, RpcServer, Ticket, TicketKey, Tickets,
 };
 use spillway_plan::segment_name::{SegmentNaming, SegmentSuffix};
 use spillway_plan::{
@@ -267,6 +267,11 @@ impl RunnerHarness {
     pub async fn run(&self, script: &str) -> JoinHandle<ServeOutcome> {
         let (names, ticket) = self.launch(script).await;
         self.serve(names, ticket.unwrap(), RunnerTask::Record)
+    }
+
+    /// The runner's way to Redis from now on.
+    pub fn reach_redis_over(&mut self, link: &FaultyLink) {
+        self.runners_bus = link.to(&self.runners_bus);
     }
 
     pub fn serve(&self, names: Names, ticket: Ticket, task: RunnerTask) -> JoinHandle<ServeOutcome> {

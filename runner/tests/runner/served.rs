@@ -1,6 +1,7 @@
 use std::time::{Duration, Instant};
 
 use prost::Message;
+use spillway_bus::lifecycle::LaunchEvent;
 use spillway_bus::{
     Decision, FaultyLink, Heartbeats, IoClient, LaunchState, LinkFaults, MemoryBroker, Phase, Record, Tickets,
 };
@@ -8,7 +9,7 @@ use spillway_process::Clock;
 use spillway_protocol::ledger::{EgressLedger, Fact, Outcome};
 use spillway_protocol::livekit::EgressInfo;
 use spillway_protocol::livekit::EgressStatus::{
-    EgressAborted, EgressActive, EgressComplete, EgressEnding, EgressFailed,
+    EgressAborted, EgressActive, EgressComplete, EgressEnding, EgressFailed, EgressStarting,
 };
 use spillway_protocol::rpc::service;
 use spillway_protocol::{Code, RpcError};
@@ -305,6 +306,57 @@ async fn a_ticket_is_taken_although_the_answer_was_lost() {
         ticket::take(&harness.tickets, &names, RunnerTask::Record).await.unwrap().is_none(),
         "it is taken for others"
     );
+}
+
+/// Each command may be done and its answer lost, from the first one to the last.
+#[tokio::test(flavor = "multi_thread")]
+async fn answers_that_redis_loses_cost_no_recording_and_no_other_end() {
+    for seed in 0..4 {
+        let link = FaultyLink::new(LinkFaults { seed, answer_lost: 0.15, ..LinkFaults::default() });
+        let mut harness = RunnerHarness::new().await;
+        harness.reach_redis_over(&link);
+        let run = harness.run("record").await;
+        harness.heard(EgressActive).await;
+        sleep(Duration::from_millis(2500)).await;
+        harness.registry().apply(&harness.id, &LaunchEvent::StopAsked).await.unwrap();
+        done(run).await;
+        // An update may come twice, because a publication whose answer was lost is repeated.
+        let mut statuses = harness.statuses();
+        statuses.dedup();
+        let ends = statuses.iter().filter(|status| !matches!(status, EgressStarting | EgressActive | EgressEnding));
+        assert_eq!(ends.collect::<Vec<_>>(), [&EgressComplete], "seed {seed}: {statuses:?}");
+        let record = harness.record().await;
+        assert!(record.state.is_over(), "seed {seed}: {record:?}");
+        assert_eq!(EgressInfo::decode(record.info.as_slice()).unwrap().status(), EgressComplete, "seed {seed}");
+    }
+}
+
+/// A failover lost the write that made this task the owner, or even the number of its launch.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_record_that_lost_its_last_writes_is_written_again_and_the_recording_goes_on() {
+    for older in [
+        |record: &mut Record| record.state = LaunchState::Asking,
+        |record: &mut Record| (record.state, record.attempt) = (LaunchState::Queued { renumber: false }, 0),
+    ] {
+        let harness = RunnerHarness::new().await;
+        let run = harness.run("record").await;
+        harness.heard(EgressActive).await;
+        let lose = |record: &mut Record| {
+            older(record);
+            Decision::Write
+        };
+        harness.registry().update(&harness.id, lose).await.unwrap();
+        let restored = async {
+            while harness.record().await.phase() != Phase::Running {
+                sleep(Duration::from_millis(20)).await;
+            }
+        };
+        timeout(TIMEOUT, restored).await.unwrap();
+        assert_eq!(harness.record().await.attempt, 1);
+        assert_eq!(harness.call(service::STOP_EGRESS).await.unwrap().status(), EgressEnding);
+        assert_eq!(done(run).await, ServeOutcome::Served(Delivered::Acknowledged));
+        assert_eq!(harness.statuses().last(), Some(&EgressComplete));
+    }
 }
 
 /// The publication came back in a codec that the first file cannot take.
