@@ -9,7 +9,6 @@ use prost::Message;
 use spillway_bus::lifecycle::{EndCondition, LaunchEvent, SeenLaunch};
 use spillway_bus::{BusError, ClaimToken, IoClient, Record, Tickets, Updated};
 use spillway_process::{LocalRoot, chain};
-use spillway_protocol::code::RpcError;
 use spillway_protocol::ids::EgressId;
 use spillway_protocol::ledger::{Fact, Outcome};
 use spillway_protocol::livekit::{EgressInfo, EgressStatus};
@@ -50,14 +49,6 @@ pub struct Finisher {
 }
 
 impl Finisher {
-    /// Tells livekit-server of an egress; one that it knows stays as it is.
-    ///
-    /// # Errors
-    /// No acknowledgement within `timeout`; a retry is right.
-    pub async fn announce(&self, info: &EgressInfo, timeout: Duration) -> Result<(), RpcError> {
-        self.io.create_egress(info, timeout).await
-    }
-
     /// Takes over the end that livekit-server knows, where the record says that the egress goes on: Redis lost the last
     /// write, as a failover to a replica may. False: livekit-server knows of no end.
     ///

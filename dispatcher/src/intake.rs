@@ -26,6 +26,7 @@ use tracing::{Instrument, error, info, info_span, warn};
 use crate::admission::{self, Admission};
 use crate::billing::entry;
 use crate::config::Config;
+use crate::config::settings::SPARE_TICKET_TTL;
 use crate::config::tenants::OverBudget;
 use crate::final_state::Finisher;
 use crate::held::HeldIds;
@@ -45,8 +46,6 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(8);
 const ANNOUNCE_TIMEOUT: Duration = Duration::from_secs(10);
 /// For a slow network disk.
 const DISK_TIMEOUT: Duration = Duration::from_secs(2);
-/// The spare ticket lives as long as what it salvages: stores keep incomplete uploads for a week at most.
-const SPARE_TICKET_TTL: Duration = Duration::from_secs(7 * 24 * 3600);
 
 /// Between the end of the longest allowed recording and the end of its task by the platform: to close, upload and
 /// report. A store may be down for 15 minutes of it (`outage`) and Redis for as long (`last_report_timeout`).
@@ -131,7 +130,7 @@ impl Intake {
                 Ok(info) => info,
                 Err(error) => return error!(%error, "record holds no EgressInfo, not launched"),
             };
-            match intake.finisher.announce(&info, ANNOUNCE_TIMEOUT).await {
+            match intake.finisher.io.create_egress(&info, ANNOUNCE_TIMEOUT).await {
                 Ok(()) => intake.launcher.enqueue(&record),
                 // The next sweep tries again.
                 Err(error) => {
@@ -175,7 +174,7 @@ impl StartRequest<'_> {
         if record.phase() == Phase::Accepted {
             // The dispatcher that accepted it may have died before livekit-server knew; for a known id this does
             // nothing. Nothing is launched before livekit-server knows, so later states are answered whatever it says.
-            self.intake.finisher.announce(&info, self.timeout).await?;
+            self.intake.finisher.io.create_egress(&info, self.timeout).await?;
         }
         info!(state = %record.state, "StartEgress repeated; answered from the registry");
         Ok(info)
@@ -236,7 +235,7 @@ impl StartRequest<'_> {
             finisher.withdraw_tickets(&self.id, &[claim.reveal(), &record.spare]).await;
             return self.repeated(*theirs).await;
         }
-        if let Err(error) = finisher.announce(&info, self.timeout).await {
+        if let Err(error) = finisher.io.create_egress(&info, self.timeout).await {
             warn!(code = %error.code, %error, "livekit-server did not take the new egress; it is not started");
             finisher.withdraw_tickets(&self.id, &[claim.reveal(), &record.spare]).await;
             self.forget().await;

@@ -16,7 +16,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::join_all;
-use spillway_bus::{BusError, Heartbeat, LiveIndex, Phase, Record, Switches, TaskKey};
+use spillway_bus::{BusError, ClaimToken, Heartbeat, LiveIndex, Phase, Record, Switches, TaskKey};
 use spillway_launchers::TaskStatus;
 use spillway_process::chain;
 use spillway_protocol::ids::EgressId;
@@ -28,6 +28,7 @@ use self::act::ActOutcome;
 pub use self::act::Actions;
 use self::diagnosis::{Observation, Timeouts, diagnose};
 use self::status_poller::StatusPoller;
+use crate::config::settings::SPARE_TICKET_TTL;
 use crate::instance::Instance;
 use crate::records::HEARTBEAT_FRESH;
 
@@ -36,6 +37,10 @@ const SWEEP: Duration = Duration::from_secs(1);
 const TAKE_OVER_AFTER: Duration = Duration::from_secs(2);
 /// Adoptions at once: each is three round trips to Redis, and a dispatcher may leave thousands of records.
 const ADOPTIONS: usize = 32;
+
+/// Before a spare ticket is renewed again, and how many are renewed in one sweep: each is a command to Redis.
+const RENEW_AFTER: Duration = Duration::from_secs(24 * 3600);
+const RENEWALS: usize = 100;
 
 /// The actor that compares records with what is observed: its handles, and what a sweep remembers for the next one.
 pub struct Reconciler {
@@ -54,6 +59,8 @@ pub struct Reconciler {
     unreadable: HashMap<EgressId, u64>,
     /// The operator's switches could not be read, and that was reported.
     switches_unreadable: bool,
+    /// When the spare ticket of a recording was renewed.
+    renewed: HashMap<EgressId, Instant>,
     status_poller: StatusPoller,
     live_index: LiveIndex,
     /// Egresses that were live in the last sweep.
@@ -83,6 +90,7 @@ impl Reconciler {
             stop_seen: HashMap::new(),
             unreadable: HashMap::new(),
             switches_unreadable: false,
+            renewed: HashMap::new(),
             live_index: LiveIndex::default(),
             live: HashSet::new(),
         }
@@ -150,6 +158,7 @@ impl Reconciler {
             }
         }
         mine.extend(self.adopt_all(of_others).await?);
+        self.renew_spares(&mine).await?;
         let ids: Vec<EgressId> = mine.iter().map(|record| record.egress_id.clone()).collect();
         let heartbeats = self.actions.records.heartbeats.last_of(&ids).await?;
         for (record, heartbeat) in mine.into_iter().zip(heartbeats) {
@@ -187,6 +196,7 @@ impl Reconciler {
         self.stop_seen.retain(|id, _| ids.contains(id));
         self.silent_since.retain(|id, _| ids.contains(id));
         self.unreadable.retain(|id, _| ids.contains(id));
+        self.renewed.retain(|id, _| ids.contains(id));
         self.owner_missing_since.retain(|owner, _| owners.contains(owner.as_str()));
         self.status_poller.forget_all_but(&ids);
     }
@@ -223,7 +233,8 @@ impl Reconciler {
         let mut ours = Vec::new();
         for some in records.chunks(ADOPTIONS) {
             let adoptions = some.iter().map(|record| self.actions.records.adopt(record));
-            for (record, adopted) in some.iter().zip(join_all(adoptions).await) {
+            let adopted = join_all(adoptions).await;
+            for (record, adopted) in some.iter().zip(adopted) {
                 match self.unless_unreadable(record, adopted)?.flatten() {
                     Some(adopted) => ours.push(Arc::new(adopted)),
                     None => self.free_slot(&record.egress_id),
@@ -231,6 +242,23 @@ impl Reconciler {
             }
         }
         Ok(ours)
+    }
+
+    /// A recording may last longer than its spare ticket.
+    async fn renew_spares(&mut self, mine: &[Arc<Record>]) -> Result<(), BusError> {
+        let now = Instant::now();
+        let due = |record: &&Arc<Record>| {
+            let last = self.renewed.get(&record.egress_id);
+            let is_due = last.is_none_or(|last| now - *last >= RENEW_AFTER);
+            is_due && record.state.has_runner() && !record.spare.is_empty()
+        };
+        let due: Vec<&Arc<Record>> = mine.iter().filter(due).take(RENEWALS).collect();
+        for record in due {
+            let spare = ClaimToken::from_text(&record.spare);
+            self.actions.tickets.renew(&record.egress_id, &spare, SPARE_TICKET_TTL).await?;
+            self.renewed.insert(record.egress_id.clone(), now);
+        }
+        Ok(())
     }
 
     /// The answer; `None`: something of this record cannot be read, which is reported. The others go on.

@@ -472,7 +472,11 @@ impl ScriptedRunner<'_> {
         let ours = ledger.info().encode_to_vec();
         loop {
             // The last report is sent as soon as it was written once.
-            match if stage == RunnerStage::Over { None } else { Some(until_ok(|| registry.get(&self.id)).await) } {
+            let stored = match stage {
+                RunnerStage::Over => None,
+                RunnerStage::Going | RunnerStage::Ending => Some(until_ok(|| registry.get(&self.id)).await),
+            };
+            match stored {
                 None => {}
                 Some(Some(record)) if record.attempt == self.attempt && record.info == ours => {}
                 Some(Some(record)) if !is_older(&record, self.attempt) => return,

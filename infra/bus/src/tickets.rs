@@ -160,6 +160,14 @@ impl Tickets {
         serde_json::from_slice(&plain).map_err(|_| bad("its content is from another version"))
     }
 
+    /// A ticket that is there lasts for `ttl` from now on.
+    ///
+    /// # Errors
+    /// Redis was not reached or did not answer; a retry is right.
+    pub async fn renew(&self, id: &EgressId, token: &ClaimToken, ttl: Duration) -> Result<(), BusError> {
+        self.bus.backend.expire(&key(id, token), ttl).await
+    }
+
     /// Removes the ticket, taken or not: its launch failed or ended.
     ///
     /// # Errors

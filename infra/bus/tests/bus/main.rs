@@ -55,6 +55,7 @@ on_both! {
     keys::what_cannot_be_read_is_an_error_and_left_alone,
     keys::a_ticket_is_taken_once,
     keys::a_ticket_that_cannot_be_used_is_not_lost_by_looking_at_it,
+    keys::a_ticket_that_is_renewed_outlives_its_first_time,
     keys::a_take_whose_answer_was_lost_is_repeated_by_its_taker_alone,
     keys::a_heartbeat_fades_and_an_older_attempt_is_not_heard,
     keys::the_state_of_uploads_is_the_latest_attempts_until_it_is_closed,

@@ -5,8 +5,8 @@ use std::time::Duration;
 use spillway_bus::lifecycle::LaunchEvent;
 use spillway_bus::testing::record_key;
 use spillway_bus::{
-    BusError, ClaimToken, Created, Decision, FaultyLink, FencedWrite, Heartbeat, Heartbeats, LinkFaults, Record,
-    Registry, FoundRecord, Taker, Ticket, TicketKey, Tickets, Updated, UploadStates,
+    BusError, ClaimToken, Created, Decision, FaultyLink, FencedWrite, FoundRecord, Heartbeat, Heartbeats, LinkFaults,
+    Record, Registry, Taker, Ticket, TicketKey, Tickets, Updated, UploadStates,
 };
 use spillway_protocol::EgressId;
 use spillway_protocol::Secret;
@@ -133,6 +133,19 @@ pub async fn a_ticket_that_cannot_be_used_is_not_lost_by_looking_at_it(fixture: 
     tickets.check(&id("EG_1"), &token).await.unwrap();
     assert!(tickets.take(&id("EG_1"), &token, &Taker::random()).await.unwrap().is_some());
     tickets.check(&id("EG_1"), &token).await.unwrap();
+}
+
+pub async fn a_ticket_that_is_renewed_outlives_its_first_time(fixture: &impl Fixture) {
+    let tickets = Tickets::new(&fixture.bus().await, TicketKey::random());
+    let first = Duration::from_millis(300);
+    let (kept, lost) =
+        (tickets.put(&ticket("a"), first).await.unwrap(), tickets.put(&ticket("b"), first).await.unwrap());
+    tickets.renew(&id("EG_1"), &kept, Duration::from_secs(60)).await.unwrap();
+    eventually("the other is gone", async || tickets.copy(&id("EG_1"), &lost, 4, first).await.unwrap().is_none()).await;
+    assert!(tickets.take(&id("EG_1"), &kept, &Taker::random()).await.unwrap().is_some());
+    // One that is gone does not come back.
+    tickets.renew(&id("EG_1"), &lost, Duration::from_secs(60)).await.unwrap();
+    assert!(tickets.take(&id("EG_1"), &lost, &Taker::random()).await.unwrap().is_none());
 }
 
 pub fn ticket(canary: &str) -> Ticket {
