@@ -13,6 +13,8 @@ mod orphans;
 mod lost_writes;
 #[path = "sim/storm.rs"]
 mod storm;
+#[path = "sim/upgrade.rs"]
+mod upgrade;
 
 use std::time::Duration;
 
