@@ -168,7 +168,7 @@ impl Finisher {
             let _held = held;
             // The dispatcher that accepted it may have died before livekit-server knew; for a known id this does
             // nothing.
-            if let Err(error) = finisher.io.create_egress(&info, DELIVERY).await {
+            if let Err(error) = finisher.io.ensure_egress(&info, DELIVERY).await {
                 return warn!(code = %error.code, %error, "last state not delivered yet");
             }
             match finisher.io.update_egress(&info, DELIVERY).await {

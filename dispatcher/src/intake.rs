@@ -130,7 +130,7 @@ impl Intake {
                 Ok(info) => info,
                 Err(error) => return error!(%error, "record holds no EgressInfo, not launched"),
             };
-            match intake.finisher.io.create_egress(&info, ANNOUNCE_TIMEOUT).await {
+            match intake.finisher.io.ensure_egress(&info, ANNOUNCE_TIMEOUT).await {
                 Ok(()) => intake.launcher.enqueue(&record),
                 // The next sweep tries again.
                 Err(error) => {
@@ -174,7 +174,7 @@ impl StartRequest<'_> {
         if record.phase() == Phase::Accepted {
             // The dispatcher that accepted it may have died before livekit-server knew; for a known id this does
             // nothing. Nothing is launched before livekit-server knows, so later states are answered whatever it says.
-            self.intake.finisher.io.create_egress(&info, self.timeout).await?;
+            self.intake.finisher.io.ensure_egress(&info, self.timeout).await?;
         }
         info!(state = %record.state, "StartEgress repeated; answered from the registry");
         Ok(info)

@@ -280,16 +280,13 @@ impl ReportPublisher {
             Updated::Written(_) => Ok(Ownership::Ours),
             // Written by us, but the answer was lost and the command repeated.
             Updated::Left(record) if record.attempt == self.attempt && record.info == info => Ok(Ownership::Ours),
-            Updated::Left(record) if self.is_older(&record) => self.restore(&event).await,
+            Updated::Left(record) if self.is_older(&record) => self.restore(report, &event).await,
             Updated::Left(_) => Ok(Ownership::Theirs),
             Updated::Missing => {
                 info!("redis has lost the record, written again");
                 match self.registry.create(&self.reported(&event)).await? {
                     Created::Yes => {
-                        // livekit-server's own record may be lost as well; for one that is there this does nothing.
-                        if let Err(error) = self.io.create_egress(report.info(), UPDATE_TIMEOUT).await {
-                            warn!(code = %error.code, error = %error, "egress not created again");
-                        }
+                        self.create_again(report).await;
                         Ok(Ownership::Ours)
                     }
                     // Another writer was faster; looked at again with the next report.
@@ -313,11 +310,21 @@ impl ReportPublisher {
         !record.state.is_over() && (record.attempt < self.attempt || (record.attempt == self.attempt && is_starting))
     }
 
-    async fn restore(&self, event: &LaunchEvent) -> Result<Ownership, BusError> {
+    /// livekit-server's own record may be lost as well; one that is there stays as it is.
+    async fn create_again(&self, report: &EgressReport) {
+        if let Err(error) = self.io.ensure_egress(report.info(), UPDATE_TIMEOUT).await {
+            warn!(code = %error.code, error = %error, "egress not created again");
+        }
+    }
+
+    async fn restore(&self, report: &EgressReport, event: &LaunchEvent) -> Result<Ownership, BusError> {
         info!("redis has lost the last writes of the record, written again");
         let restored = LaunchEvent::Restored(Box::new(self.reported(event)));
         Ok(match self.registry.apply(&self.egress_id, &restored).await? {
-            Updated::Written(_) => Ownership::Ours,
+            Updated::Written(_) => {
+                self.create_again(report).await;
+                Ownership::Ours
+            }
             // Looked at again with the next report.
             Updated::Left(_) | Updated::Missing => Ownership::Unknown,
         })

@@ -47,6 +47,7 @@ on_both! {
     foreign_messages::a_reader_that_never_reads_holds_up_nobody,
     foreign_messages::an_announcement_needs_no_grant,
     io::a_call_nobody_hears_is_made_again,
+    io::what_livekit_server_knows_is_not_created_again,
     io::the_timeout_ends_and_a_refusal_is_final,
     keys::of_many_makers_one_makes_the_record,
     keys::racing_updates_all_count,
