@@ -17,6 +17,7 @@ use spillway_bus::{
 use spillway_cost::{Shape, estimate};
 use spillway_launchers::{LaunchError, LaunchOrder, RunMode, StopMode, TaskRef};
 use spillway_process::chain;
+use spillway_protocol::ids::EgressId;
 use tokio::time::Instant;
 use tracing::{Instrument, debug, info, info_span, warn};
 
@@ -203,6 +204,22 @@ impl Launch {
             // The sweep launches again, and the launcher answers with the task it knows by egress id and attempt.
             Err(error) => warn!(error = %chain(&error), "task not noted in the registry"),
         }
+    }
+}
+
+impl TaskLauncher {
+    /// Writes the task of this attempt into the record. False: the egress is over, or has another attempt, so the task
+    /// is not wanted.
+    ///
+    /// # Errors
+    /// When Redis does not answer; a retry is right.
+    pub async fn note_task(&self, id: &EgressId, attempt: u32, task: &TaskRef) -> Result<bool, BusError> {
+        let noted = LaunchEvent::TaskNoted { attempt, task: task.clone() };
+        Ok(match self.records.apply(id, &noted).await? {
+            Updated::Written(_) => true,
+            Updated::Left(record) => record.attempt == attempt && !record.state.is_over(),
+            Updated::Missing => false,
+        })
     }
 }
 

@@ -3,11 +3,8 @@
 
 use std::sync::Arc;
 
-use spillway_bus::lifecycle::LaunchEvent;
-use spillway_bus::{BusError, Record, Tasks, Tickets, Updated};
-use spillway_launchers::TaskRef;
+use spillway_bus::{Record, Tasks, Tickets};
 use spillway_protocol::Secret;
-use spillway_protocol::ids::EgressId;
 
 use crate::final_state::Finisher;
 use crate::installation::InstallationId;
@@ -51,19 +48,5 @@ impl TaskLauncher {
     pub fn enqueue_anew(&self, record: &Record) {
         self.queue.leave(&record.egress_id);
         self.enqueue(record);
-    }
-
-    /// Writes the task of this attempt into the record. False: the egress is over, or has another attempt, so the task
-    /// is not wanted.
-    ///
-    /// # Errors
-    /// When Redis does not answer; a retry is right.
-    pub async fn note_task(&self, id: &EgressId, attempt: u32, task: &TaskRef) -> Result<bool, BusError> {
-        let noted = LaunchEvent::TaskNoted { attempt, task: task.clone() };
-        Ok(match self.records.apply(id, &noted).await? {
-            Updated::Written(_) => true,
-            Updated::Left(record) => record.attempt == attempt && !record.state.is_over(),
-            Updated::Missing => false,
-        })
     }
 }
