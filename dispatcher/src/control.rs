@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use prost::Message;
-use spillway_bus::{Bid, BusError, Decision, Handler, Incoming, Phase, Record, Updated};
+use spillway_bus::lifecycle::{EndCondition, LaunchEvent};
+use spillway_bus::{Bid, BusError, Handler, Incoming, Phase, Record, Updated};
 use spillway_launchers::StopMode;
 use spillway_process::chain;
 use spillway_protocol::code::{Code, RpcError};
@@ -15,9 +16,9 @@ use spillway_protocol::ledger::{EgressEndReason, Fact, Outcome};
 use spillway_protocol::livekit::EgressInfo;
 use tracing::{Instrument, info, info_span, warn};
 
-use crate::context::Context;
-use crate::final_state;
-use crate::liveness::is_beating;
+use crate::final_state::Finisher;
+use crate::instance::Instance;
+use crate::records::Records;
 use crate::report;
 
 /// Measured: a runner answered 1800 of 1800 stops with a head start of 50 ms. At most a fifth of the caller's timeout,
@@ -36,9 +37,14 @@ pub enum ControlMethod {
 }
 
 /// Handler of one method.
+#[derive(Clone)]
 pub struct ControlHandler {
     /// Of the dispatcher.
-    pub context: Arc<Context>,
+    pub instance: Arc<Instance>,
+    /// Whose runners do not answer.
+    pub records: Records,
+    /// Ends what was never recorded.
+    pub finisher: Arc<Finisher>,
     /// The method.
     pub what: ControlMethod,
 }
@@ -48,7 +54,7 @@ impl Handler for ControlHandler {
     async fn bid(&self, incoming: &Incoming) -> Bid {
         // Without a record of ours it is another egress service's, or unknown.
         let Ok(id) = EgressId::parse(&incoming.topic) else { return Bid::Silent };
-        let record = match self.context.registry.get(&id).await {
+        let record = match self.records.registry.get(&id).await {
             Ok(Some(record)) => record,
             Ok(None) => return Bid::Silent,
             Err(error) => {
@@ -57,7 +63,7 @@ impl Handler for ControlHandler {
             }
         };
         let head_start = Bid::After(HEAD_START.min(incoming.time_allowed / 5), 1.0);
-        match (record.phase, self.what) {
+        match (record.phase(), self.what) {
             (Phase::Accepted | Phase::Launching, _) => Bid::Now(1.0),
             (Phase::Running | Phase::Ending, ControlMethod::UpdateStream) if self.is_beating(&record).await => {
                 Bid::Silent
@@ -73,7 +79,7 @@ impl Handler for ControlHandler {
             .map_err(|error| RpcError::new(Code::InvalidArgument, error.to_string()))?;
         let span = info_span!("egress", egress_id = %id);
         let info = match self.what {
-            ControlMethod::Stop => self.context.answered(self.stop(&id).instrument(span)).await?,
+            ControlMethod::Stop => self.instance.answered(self.stop(&id).instrument(span)).await?,
             ControlMethod::UpdateStream => return Err(self.update_stream(&id).await),
             ControlMethod::Other => {
                 return Err(RpcError::new(Code::Unimplemented, format!("{} is not supported", incoming.method)));
@@ -86,55 +92,45 @@ impl Handler for ControlHandler {
 impl ControlHandler {
     /// False also where Redis does not answer: then a runner could not answer either.
     async fn is_beating(&self, record: &Record) -> bool {
-        is_beating(&self.context.heartbeats, record).await.unwrap_or(false)
+        self.records.is_beating(record).await.unwrap_or(false)
     }
 
     async fn stop(&self, id: &EgressId) -> Result<EgressInfo, RpcError> {
-        let before_it_ran =
-            |record: &Record| matches!(record.phase, Phase::Accepted | Phase::Launching) && record.lost.is_empty();
         let facts = vec![Fact::Ending(EgressEndReason::StopAsked), Fact::Over(Outcome::stopped_before_start())];
-        if let Some(record) = final_state::over(&self.context, id, &facts, before_it_ran).await? {
+        if let Some(record) = self.finisher.end_with(id, facts, EndCondition::NeverRecorded).await? {
             info!("stopped before it started");
-            self.context.targets.end(&record, StopMode::Immediate).await;
+            self.finisher.targets.end(&record, StopMode::Immediate).await;
             return report::info_of(&record);
         }
         let record = self.leave_stop_request(id).await?.ok_or_else(unknown)?;
         let info = report::info_of(&record)?;
-        if record.phase == Phase::Over {
+        if record.state.is_over() {
             return Err(too_late(&info, "stopped"));
         }
-        if !record.lost.is_empty() {
+        if record.is_salvage() {
             // A salvage run completes its uploads, and then it ends by itself.
             return Ok(info);
         }
         info!("stop left for the runner");
         // What the runner will report once it has read `stop_asked`.
-        Ok(report::continued(&record, vec![Fact::Ending(EgressEndReason::StopAsked)], self.context.clock.unix_ns())
-            .info)
+        report::info_with(&record, Fact::Ending(EgressEndReason::StopAsked), self.instance.clock.unix_ns())
     }
 
     /// The runner reads its record with each heartbeat.
     async fn leave_stop_request(&self, id: &EgressId) -> Result<Option<Record>, BusError> {
-        let updated = self.context.registry.update(id, |record| {
-            if record.stop_asked || record.phase == Phase::Over || !record.lost.is_empty() {
-                return Decision::Leave;
-            }
-            record.stop_asked = true;
-            Decision::Write
-        });
-        Ok(match updated.await? {
+        Ok(match self.records.apply(id, &LaunchEvent::StopAsked).await? {
             Updated::Written(record) | Updated::Left(record) => Some(*record),
             Updated::Missing => None,
         })
     }
 
     async fn update_stream(&self, id: &EgressId) -> RpcError {
-        let record = match self.context.registry.get(id).await {
+        let record = match self.records.registry.get(id).await {
             Ok(Some(record)) => record,
             Ok(None) => return unknown(),
             Err(error) => return error.into(),
         };
-        match (record.phase, report::info_of(&record)) {
+        match (record.phase(), report::info_of(&record)) {
             (Phase::Accepted | Phase::Launching, _) => RpcError::new(Code::FailedPrecondition, "egress is starting"),
             (Phase::Over, Ok(info)) => too_late(&info, "updated"),
             _ => RpcError::new(Code::NotFound, "egress not found: its runner does not answer"),

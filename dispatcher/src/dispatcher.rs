@@ -1,10 +1,10 @@
-//! One running dispatcher: serves StartEgress, StopEgress and UpdateStream, and runs the launch, control and billing
-//! loops. Made by `main`; every loop is a task of its own.
+//! One running dispatcher: serves StartEgress, StopEgress and UpdateStream, and runs the actors' loops. Made by `main`;
+//! every loop is a task of its own.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use spillway_bus::{Phase, Routing, RpcServer};
+use spillway_bus::{Routing, RpcServer};
 use spillway_launchers::{StopMode, TaskStatus};
 use spillway_process::chain;
 use spillway_protocol::Secret;
@@ -12,18 +12,14 @@ use spillway_protocol::rpc::service;
 use tracing::{error, info, warn};
 
 use crate::admission::Bounds;
-use crate::billing;
 use crate::billing::orphan_tracker::Finding;
-use crate::billing::orphans;
 use crate::config::Config;
-use crate::context::Context;
 use crate::control::{ControlHandler, ControlMethod};
 use crate::health;
-use crate::intake::{ListActive, StartEgress};
 use crate::launch;
+use crate::list_active::ListActive;
 use crate::metrics_log;
-use crate::reconcile::Reconciler;
-use crate::setup::{self, DispatcherError, Setup, idle_within};
+use crate::setup::{self, Actors, DispatcherError, Setup};
 use crate::targets::Target;
 
 /// For calls that are being answered, and for tasks that finish, at the end of the process.
@@ -31,7 +27,7 @@ const LEAVE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// One running dispatcher.
 pub struct Dispatcher {
-    context: Arc<Context>,
+    actors: Actors,
     starts: RpcServer,
     control: RpcServer,
 }
@@ -43,48 +39,53 @@ impl Dispatcher {
     /// When Redis does not answer, an address is taken, or the configuration cannot be used; a retry is right in the
     /// first case.
     pub async fn start(setup: Setup) -> Result<Self, DispatcherError> {
-        let context = setup.context("dispatcher")?;
-        context.learn_installation().await?;
-        let config = context.config();
+        let actors = setup.actors("dispatcher")?;
+        let Actors { bus, io, instance, records, intake, launcher, finisher, exits, orphans } = &actors;
+        orphans.installation.learn().await?;
+        // Without it, another dispatcher would adopt the first records of this one.
+        records.beat().await?;
+        let config = instance.config();
         for at in [config.health, config.metrics].into_iter().flatten() {
             let listener = health::listen(at).await.map_err(|source| DispatcherError::Health { at, source })?;
-            context.spawn(health::serve(listener, Arc::clone(&context)));
+            instance.spawn(health::serve(listener, Arc::clone(exits)));
         }
-        context.io.listen().await?;
-        let control = RpcServer::new(&context.bus, service::EGRESS_HANDLER);
+        io.listen().await?;
+        let control = RpcServer::new(bus, service::EGRESS_HANDLER);
         let methods = [
             (service::STOP_EGRESS, ControlMethod::Stop),
             (service::UPDATE_STREAM, ControlMethod::UpdateStream),
             (service::UPDATE_EGRESS, ControlMethod::Other),
         ];
         for (method, what) in methods {
-            let handler = Arc::new(ControlHandler { context: Arc::clone(&context), what });
+            let (instance, records, finisher) = (Arc::clone(instance), records.clone(), Arc::clone(finisher));
+            let handler = Arc::new(ControlHandler { instance, records, finisher, what });
             control.serve_pattern(method, Routing::Queue, handler).await?;
         }
-        context.spawn(launch::run(Arc::clone(&context)));
-        context.spawn(Reconciler::new(Arc::clone(&context)).run());
-        context.spawn(billing::run(Arc::clone(&context)));
+        let (reconciler, accountant) = actors.loops();
+        instance.spawn(records.clone().keep_beating(Arc::clone(instance)));
+        instance.spawn(launch::run(Arc::clone(launcher)));
+        instance.spawn(reconciler.run());
+        instance.spawn(accountant.run());
         if config.log_json {
-            context.spawn(metrics_log::run(Arc::clone(&context)));
+            instance.spawn(metrics_log::run(Arc::clone(instance)));
         }
 
-        let starts = RpcServer::new(&context.bus, service::EGRESS_INTERNAL);
-        let list = Arc::new(ListActive(Arc::clone(&context)));
+        let starts = RpcServer::new(bus, service::EGRESS_INTERNAL);
+        let list = Arc::new(ListActive(records.clone()));
         starts.serve(service::LIST_ACTIVE_EGRESS, "", Routing::Multi, list).await?;
-        let start = Arc::new(StartEgress(Arc::clone(&context)));
-        starts.serve(service::START_EGRESS, "", Routing::Affinity, start).await?;
-        let all = context.targets.all();
+        starts.serve(service::START_EGRESS, "", Routing::Affinity, Arc::clone(intake)).await?;
+        let all = launcher.targets.all();
         let targets: Vec<&str> = all.iter().map(|target| target.name()).collect();
-        info!(name = %context.name, ?targets, "dispatcher is ready");
-        Ok(Self { context, starts, control })
+        info!(name = %instance.name, ?targets, "dispatcher is ready");
+        Ok(Self { actors, starts, control })
     }
 
     /// Takes no more StartEgress and returns when no work is in hand. False: some still was after the configured
     /// `drain`; another dispatcher takes it over. Recordings go on by themselves.
     pub async fn drained(&self) -> bool {
         self.take_no_more().await;
-        let timeout = self.context.config().drain;
-        let in_time = idle_within(&self.context, timeout).await;
+        let timeout = self.actors.instance.config().drain;
+        let in_time = self.actors.idle_within(timeout).await;
         if !in_time {
             warn!(?timeout, "still work in hand at the end of the drain; another dispatcher will find it");
         }
@@ -92,7 +93,7 @@ impl Dispatcher {
     }
 
     async fn take_no_more(&self) {
-        self.context.drain();
+        self.actors.instance.drain();
         self.starts.unsubscribe(service::START_EGRESS, "").await;
         info!("draining: no more StartEgress");
     }
@@ -106,29 +107,29 @@ impl Dispatcher {
         if closed.await.is_err() {
             warn!("calls still unanswered when leaving");
         }
-        self.context.shutdown.shut_down(LEAVE_TIMEOUT).await
+        self.actors.instance.shutdown.shut_down(LEAVE_TIMEOUT).await
     }
 
     /// Ends every recording of this dispatcher gracefully and waits, at most for `drain`, until their tasks are gone.
     /// For an operator who sends a second signal.
     pub async fn end_all(&self) {
-        let context = &self.context;
+        let Actors { instance, records, launcher, .. } = &self.actors;
         self.take_no_more().await;
-        let live = match context.registry.list_live().await {
+        let live = match records.registry.list_live().await {
             Ok(live) => live,
             Err(error) => return warn!(error = %chain(&error), "registry not reached, no recording ended"),
         };
         let mut ending = Vec::new();
-        for record in live.iter().filter(|record| record.phase != Phase::Over && context.owns(record)) {
-            if record.task.is_some() {
-                context.targets.end(record, StopMode::Graceful).await;
+        for record in live.iter().filter(|record| !record.state.is_over() && records.owns(record)) {
+            if record.task().is_some() {
+                launcher.targets.end(record, StopMode::Graceful).await;
                 ending.push(record);
             }
         }
         info!(runners = ending.len(), "runners asked to finish");
-        let gone = tokio::time::timeout(context.config().drain, async {
+        let gone = tokio::time::timeout(instance.config().drain, async {
             for record in &ending {
-                while matches!(context.targets.status(record).await, Some(TaskStatus::Alive | TaskStatus::Starting(_)))
+                while matches!(launcher.targets.status(record).await, Some(TaskStatus::Alive | TaskStatus::Starting(_)))
                 {
                     tokio::time::sleep(Duration::from_millis(50)).await;
                 }
@@ -142,7 +143,7 @@ impl Dispatcher {
     /// Takes over a new configuration: targets, queue, deadlines, caps, tenants, prices, storage, runner settings.
     /// Other keys that differ are named in the log and need a restart.
     pub async fn reload(&self, new: Config) {
-        let old = self.context.config();
+        let old = self.actors.instance.config();
         let fixed = [
             ("redis", format!("{:?}", old.redis) != format!("{:?}", new.redis)),
             ("health, prometheus_port", (old.health, old.metrics) != (new.health, new.metrics)),
@@ -156,7 +157,7 @@ impl Dispatcher {
         }
         let targets = match self.targets(&old, &new).await {
             Ok(targets) => {
-                self.context.targets.replace(targets);
+                self.actors.launcher.targets.replace(targets);
                 new.targets.clone()
             }
             Err(error) => {
@@ -176,9 +177,10 @@ impl Dispatcher {
             stack: old.stack.clone(),
             ..new
         };
-        self.context.queue.lock().set_bounds(Bounds::of(&new));
-        self.context.set_config(new);
-        self.context.queue.notify();
+        let Actors { instance, launcher, .. } = &self.actors;
+        launcher.queue.lock().set_bounds(Bounds::of(&new));
+        instance.set_config(new);
+        launcher.queue.notify();
         info!("configuration read again");
     }
 
@@ -188,13 +190,13 @@ impl Dispatcher {
         let mut targets = Vec::new();
         for config in &new.targets {
             let same = old.targets.iter().any(|before| format!("{before:?}") == format!("{config:?}"));
-            match self.context.targets.named(&config.name).filter(|_| same) {
+            match self.actors.launcher.targets.named(&config.name).filter(|_| same) {
                 Some(target) => targets.push(target),
                 None => {
                     info!(target = config.name, "target is new, or has changed");
                     targets.push(Arc::new(Target::new(
                         config.clone(),
-                        setup::launcher(config, &new, &self.context.clock).await?,
+                        setup::launcher(config, &new, &self.actors.instance.clock).await?,
                     )));
                 }
             }
@@ -206,7 +208,7 @@ impl Dispatcher {
     /// dispatchers do then.
     #[cfg(feature = "testing")]
     pub async fn vanish(self) {
-        self.context.cut_off();
+        self.actors.instance.cut_off();
         self.starts.unsubscribe(service::START_EGRESS, "").await;
         for method in [service::STOP_EGRESS, service::UPDATE_STREAM, service::UPDATE_EGRESS] {
             self.control.unsubscribe_pattern(method).await;
@@ -220,10 +222,10 @@ impl Dispatcher {
 /// # Errors
 /// When Redis does not answer; nothing was ended then, and a repeat is right.
 pub async fn sweep(setup: Setup, dry_run: bool) -> Result<Vec<Finding>, DispatcherError> {
-    let context = setup.context("sweep")?;
-    let findings = orphans::sweep(&context).await?;
+    let search = setup.actors("sweep")?.orphans;
+    let findings = search.sweep().await?;
     if !dry_run {
-        orphans::end(&context, &findings).await?;
+        search.end(&findings).await?;
     }
     Ok(findings)
 }

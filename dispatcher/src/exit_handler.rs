@@ -5,13 +5,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use spillway_bus::{BusError, Switches};
-use tokio::time::{Instant, MissedTickBehavior, interval};
+use spillway_process::chain;
+use tokio::time::Instant;
+use tracing::error;
 
-use crate::context::Context;
 use crate::launch;
-use crate::liveness::{OWNER_HEARTBEAT_TTL, beat_as};
-use crate::reconcile::task_exit::{self, EventOutcome, TaskExitEvent};
-use crate::setup::{DispatcherError, Setup, idle_within};
+use crate::reconcile::task_exit::{EventOutcome, TaskExitEvent};
+use crate::setup::{Actors, DispatcherError, Setup};
 use crate::targets::SWITCHES;
 
 /// Kept back from the time of [`ExitHandler::finish`] for the shutdown.
@@ -19,7 +19,7 @@ const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Handles one event after another until it is finished.
 pub struct ExitHandler {
-    context: Arc<Context>,
+    actors: Actors,
 }
 
 impl ExitHandler {
@@ -28,14 +28,19 @@ impl ExitHandler {
     /// # Errors
     /// When Redis does not answer or the configuration cannot be used; in the first case a retry is right.
     pub async fn start(setup: Setup) -> Result<Self, DispatcherError> {
-        let context = setup.context("exit-handler")?;
-        context.learn_installation().await?;
-        context.io.listen().await?;
-        beat_as(&context.name, &context.heartbeats).await?;
-        context.targets.apply_switches(&Switches::new(&context.bus, SWITCHES).all().await?);
-        context.spawn(keep_beating(Arc::clone(&context)));
-        context.spawn(launch::run(Arc::clone(&context)));
-        Ok(Self { context })
+        let actors = setup.actors("exit-handler")?;
+        let Actors { bus, io, instance, records, launcher, orphans, .. } = &actors;
+        orphans.installation.learn().await?;
+        io.listen().await?;
+        records.beat().await?;
+        match Switches::new(bus, SWITCHES).all().await {
+            Ok(switches) => launcher.targets.apply_switches(&switches),
+            Err(error) if error.is_transient() => return Err(error.into()),
+            Err(error) => error!(error = %chain(&error), "the targets' switches cannot be read"),
+        }
+        instance.spawn(records.clone().keep_beating(Arc::clone(instance)));
+        instance.spawn(launch::run(Arc::clone(launcher)));
+        Ok(Self { actors })
     }
 
     /// Takes up to ten seconds, because heartbeats have to expire.
@@ -43,27 +48,14 @@ impl ExitHandler {
     /// # Errors
     /// When Redis does not answer; the event has to be delivered again.
     pub async fn handle(&self, event: &TaskExitEvent) -> Result<EventOutcome, BusError> {
-        task_exit::handle(&self.context, event).await
+        self.actors.exits.handle(event).await
     }
 
     /// Waits until launches and deliveries are done. False: not by then; a repeated event, or a dispatcher, goes on from
     /// the records.
     pub async fn finish(self, by: Instant) -> bool {
         let left = by.saturating_duration_since(Instant::now()).saturating_sub(SHUTDOWN_TIMEOUT);
-        let idle = idle_within(&self.context, left).await;
-        self.context.shutdown.shut_down(SHUTDOWN_TIMEOUT).await && idle
-    }
-}
-
-async fn keep_beating(context: Arc<Context>) {
-    let mut ticks = interval(OWNER_HEARTBEAT_TTL / 3);
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    loop {
-        tokio::select! {
-            _ = ticks.tick() => {}
-            () = context.shutdown.triggered() => return,
-        }
-        // Two more attempts follow before the last one expires.
-        let _ = beat_as(&context.name, &context.heartbeats).await;
+        let idle = self.actors.idle_within(left).await;
+        self.actors.instance.shutdown.shut_down(SHUTDOWN_TIMEOUT).await && idle
     }
 }

@@ -16,8 +16,9 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::TcpListener;
 use tracing::{debug, info, warn};
 
-use crate::context::Context;
 use crate::events::{self, TokenVerifier};
+use crate::instance::Instance;
+use crate::reconcile::task_exit::ExitEvents;
 
 const PUSHED: &str = "/events/cloudrun";
 
@@ -30,18 +31,19 @@ pub async fn listen(at: SocketAddr) -> std::io::Result<TcpListener> {
 }
 
 /// Serves until the dispatcher stops.
-pub async fn serve(listener: TcpListener, context: Arc<Context>) {
+pub async fn serve(listener: TcpListener, exits: Arc<ExitEvents>) {
+    let instance = Arc::clone(&exits.actions.instance);
     if let Ok(at) = listener.local_addr() {
         info!(%at, "health is served");
     }
-    let verifier = Arc::new(context.config().push.clone().map(TokenVerifier::new));
+    let verifier = Arc::new(instance.config().push.clone().map(TokenVerifier::new));
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
-            () = context.shutdown.triggered() => return,
+            () = instance.shutdown.triggered() => return,
         };
         match accepted {
-            Ok((stream, _)) => drop(tokio::spawn(attend(stream, Arc::clone(&context), Arc::clone(&verifier)))),
+            Ok((stream, _)) => drop(tokio::spawn(attend(stream, Arc::clone(&exits), Arc::clone(&verifier)))),
             Err(error) => {
                 warn!(%error, "health: no connection taken");
                 tokio::time::sleep(std::time::Duration::from_millis(200)).await;
@@ -50,15 +52,15 @@ pub async fn serve(listener: TcpListener, context: Arc<Context>) {
     }
 }
 
-async fn attend(stream: tokio::net::TcpStream, context: Arc<Context>, verifier: Arc<Option<TokenVerifier>>) {
+async fn attend(stream: tokio::net::TcpStream, exits: Arc<ExitEvents>, verifier: Arc<Option<TokenVerifier>>) {
     let service = service_fn(|request: Request<Incoming>| {
-        let (context, verifier) = (Arc::clone(&context), Arc::clone(&verifier));
+        let (exits, verifier) = (Arc::clone(&exits), Arc::clone(&verifier));
         async move {
             let pushed = request.method() == Method::POST && request.uri().path() == PUSHED;
             Ok::<_, Infallible>(if pushed {
-                text_response(push(request, &context, verifier.as_ref().as_ref()).await, String::new())
+                text_response(push(request, &exits, verifier.as_ref().as_ref()).await, String::new())
             } else {
-                answer(request.uri().path(), &context)
+                answer(request.uri().path(), &exits.actions.instance)
             })
         }
     });
@@ -69,13 +71,15 @@ async fn attend(stream: tokio::net::TcpStream, context: Arc<Context>, verifier: 
     }
 }
 
-fn answer(path: &str, context: &Context) -> Response<Full<Bytes>> {
+fn answer(path: &str, instance: &Instance) -> Response<Full<Bytes>> {
     let (status, message) = match path {
         "/healthz" => (StatusCode::OK, "ok\n".to_owned()),
-        "/readyz" if context.is_draining() => (StatusCode::SERVICE_UNAVAILABLE, "draining\n".to_owned()),
-        "/readyz" if !context.bus.healthy() => (StatusCode::SERVICE_UNAVAILABLE, "redis does not answer\n".to_owned()),
+        "/readyz" if instance.is_draining() => (StatusCode::SERVICE_UNAVAILABLE, "draining\n".to_owned()),
+        "/readyz" if !instance.reaches_redis() => {
+            (StatusCode::SERVICE_UNAVAILABLE, "redis does not answer\n".to_owned())
+        }
         "/readyz" => (StatusCode::OK, "ready\n".to_owned()),
-        "/metrics" => (StatusCode::OK, context.metrics.text()),
+        "/metrics" => (StatusCode::OK, instance.metrics.text()),
         PUSHED => (StatusCode::METHOD_NOT_ALLOWED, "events are posted\n".to_owned()),
         _ => (StatusCode::NOT_FOUND, "/healthz, /readyz or /metrics\n".to_owned()),
     };
@@ -83,11 +87,11 @@ fn answer(path: &str, context: &Context) -> Response<Full<Bytes>> {
 }
 
 /// May take as long as a runner's last heartbeat takes to expire: Pub/Sub waits, or delivers again.
-async fn push(request: Request<Incoming>, context: &Arc<Context>, verifier: Option<&TokenVerifier>) -> StatusCode {
+async fn push(request: Request<Incoming>, exits: &ExitEvents, verifier: Option<&TokenVerifier>) -> StatusCode {
     let (head, body) = request.into_parts();
     let Ok(body) = Limited::new(body, events::MAX_BYTES).collect().await else { return StatusCode::PAYLOAD_TOO_LARGE };
     let bearer = head.headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok());
-    context.answered(events::receive(context, verifier, bearer, &body.to_bytes())).await
+    exits.actions.instance.answered(events::receive(exits, verifier, bearer, &body.to_bytes())).await
 }
 
 fn text_response(status: StatusCode, message: String) -> Response<Full<Bytes>> {

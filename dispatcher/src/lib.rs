@@ -1,10 +1,11 @@
 //! The dispatcher: accepts StartEgress, starts a runner for each egress, sees that every egress ends in one final
 //! state, and bills its tasks. Modules are listed from the bottom up: each uses only those above it in this list.
 //!
-//! A request passes `intake` → `admission` → `queue` → `launch` → a launcher. `reconcile` is the control loop,
-//! `final_state` ends what a runner cannot end, `control` answers Stop and UpdateStream where no runner listens,
-//! `events` takes exit events, `billing` closes tasks. `dispatcher` and `exit_handler` (for AWS Lambda) put them
-//! together.
+//! A request passes `intake` → `admission` → `queue` → `launch` → a launcher. Four actors have their own state and loops:
+//! `intake::Intake` accepts, `launch::TaskLauncher` owns queue and targets, `reconcile::Reconciler` compares records with
+//! what is observed, `billing::Accountant` closes tasks. Records change only by events of `spillway_model::lifecycle`.
+//! `final_state` ends what a runner cannot end, `control` answers Stop and UpdateStream where no runner listens, `events`
+//! takes exit events. `dispatcher` and `exit_handler` (for AWS Lambda) put them together.
 
 #![warn(missing_docs, clippy::missing_errors_doc)]
 
@@ -14,20 +15,23 @@ mod setup;
 mod health;
 mod events;
 mod control;
-mod intake;
+mod list_active;
 pub mod reconcile;
-mod launch;
+mod intake;
 pub mod billing;
+mod launch;
 mod metrics_log;
 mod final_state;
-mod context;
 mod report;
+mod records;
+mod instance;
 pub mod targets;
 mod queue;
-mod liveness;
-mod launch_state;
 mod admission;
 pub mod config;
+mod installation;
+mod overheads;
+mod held;
 mod metrics;
 mod cut_off;
 mod lock;

@@ -10,27 +10,27 @@ use std::time::Duration;
 use tokio::time::MissedTickBehavior;
 use tracing::info;
 
-use crate::context::Context;
+use crate::instance::Instance;
 use crate::metrics::Metrics;
 
 const INTERVAL: Duration = Duration::from_secs(60);
 
 /// Logs until the dispatcher stops.
-pub async fn run(context: Arc<Context>) {
+pub async fn run(instance: Arc<Instance>) {
     let mut ticks = tokio::time::interval(INTERVAL);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
     // The first is at once, when nothing has happened yet.
     ticks.tick().await;
-    let mut before = Counters::of(&context.metrics);
+    let mut before = Counters::of(&instance.metrics);
     loop {
         tokio::select! {
             _ = ticks.tick() => {}
-            () = context.shutdown.triggered() => return,
+            () = instance.shutdown.triggered() => return,
         }
-        let now = Counters::of(&context.metrics);
+        let now = Counters::of(&instance.metrics);
         let added = now.since(&before);
         // Fields and message are what log-based metrics look for.
-        let gauge = |name: &str| context.metrics.total(name, |_| true);
+        let gauge = |name: &str| instance.metrics.total(name, |_| true);
         info!(
             queue_length = gauge("spillway_queue_length"),
             running = gauge("spillway_running"),

@@ -10,7 +10,6 @@ use spillway_process::{Clock, LocalRoot, chain};
 use spillway_protocol::code::{Code, RpcError};
 use spillway_protocol::ledger::{EgressLedger, Fact};
 use spillway_protocol::livekit::{EgressInfo, SegmentsInfo};
-use spillway_protocol::rpc::StartEgressRequest;
 use tracing::warn;
 
 /// The record's EgressInfo: what livekit-server was or will be sent last.
@@ -139,30 +138,21 @@ fn manifest_beside(location: &Path, egress_id: &str) -> Option<Manifest> {
     serde_json::from_slice(&std::fs::read(path).ok()?).ok()
 }
 
-/// The record's ledger with more facts. `at`: Unix nanoseconds.
-pub fn continued(record: &Record, facts: Vec<Fact>, at: i64) -> Continued {
-    // Unreadable: a new one, which has at least the id.
-    let mut ledger = ledger_of(record).unwrap_or_else(|| {
-        EgressLedger::accept(&StartEgressRequest { egress_id: record.egress_id.to_string(), ..Default::default() }, at)
-    });
-    for fact in facts {
-        ledger.on(fact, at);
-    }
-    Continued { text: serde_json::to_string(&ledger).unwrap_or_default(), info: ledger.info().clone() }
-}
-
-/// A ledger and its EgressInfo.
-pub struct Continued {
-    /// The ledger as JSON.
-    pub text: String,
-    /// For livekit-server.
-    pub info: EgressInfo,
+/// EgressInfo as it is with one more fact; the record keeps its own. `at`: Unix nanoseconds.
+///
+/// # Errors
+/// As [`info_of`].
+pub fn info_with(record: &Record, fact: Fact, at: i64) -> Result<EgressInfo, RpcError> {
+    let Some(mut ledger) = ledger_of(record) else { return info_of(record) };
+    ledger.on(fact, at);
+    Ok(ledger.info().clone())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use spillway_plan::manifest::ManifestFile;
+    use spillway_protocol::rpc::StartEgressRequest;
 
     #[test]
     fn a_file_a_dead_runner_left_is_a_result_with_its_size() {

@@ -1,22 +1,37 @@
-//! From a configuration to the [`Context`] that a dispatcher, the Lambda function or a sweep works with: opens
-//! launchers, derives the ticket key, prepares the runners' handover. Starts no task.
+//! From a configuration to the [`Actors`] that a dispatcher, the Lambda function or a sweep works with: opens launchers,
+//! derives the ticket key, prepares the runners' handover, gives each actor its handles. Starts no task.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
 use sha2::{Digest, Sha256};
-use spillway_bus::{Bus, BusError, TicketKey, Tickets};
+use spillway_bus::{Bus, BusError, IoClient, Leases, Switches, Tasks, TicketKey, Tickets};
 use spillway_launchers::process::ProcessOptions;
 use spillway_launchers::simulated::SimulatedOptions;
 use spillway_launchers::{LaunchError, Launcher, ProcessLauncher, SimulatedLauncher};
 use spillway_process::Clock;
 use spillway_protocol::Secret;
 use spillway_protocol::ids::{EgressId, IdError};
+use tokio::sync::watch;
 
+use crate::admission::Bounds;
+use crate::billing::orphans::OrphanSearch;
+use crate::billing::{Accountant, LedgerSink, TaskAccounts};
 use crate::config::Config;
 use crate::config::targets::{LauncherConfig, TargetConfig};
-use crate::context::{Context, ContextParts, LedgerSink};
-use crate::targets::{Target, Targets};
+use crate::final_state::Finisher;
+use crate::held::HeldIds;
+use crate::installation::InstallationId;
+use crate::instance::Instance;
+use crate::intake::Intake;
+use crate::launch::TaskLauncher;
+use crate::overheads::UsualOverheads;
+use crate::queue::SharedQueue;
+use crate::reconcile::task_exit::ExitEvents;
+use crate::reconcile::{Actions, Reconciler};
+use crate::records::Records;
+use crate::targets::{SWITCHES, Target, Targets};
 
 const IDLE_POLL: Duration = Duration::from_millis(20);
 
@@ -83,27 +98,114 @@ impl Setup {
     }
 
     /// `kind`: begins the name of this dispatcher among others.
-    pub(crate) fn context(self, kind: &str) -> Result<Arc<Context>, DispatcherError> {
+    pub(crate) fn actors(self, kind: &str) -> Result<Actors, DispatcherError> {
         let Self { config, bus, launchers, clock, ledger_sink } = self;
         let name = EgressId::parse(&format!("{kind}-{:016x}", rand::random::<u64>()))?;
         let key = ticket_key(&config)?;
         let handover = handover(&config, &key)?;
         let tickets = Tickets::new(&bus, key);
         let targets = config.targets.iter().cloned().zip(launchers);
-        let targets = Targets::new(targets.map(|(config, launcher)| Target::new(config, launcher)).collect());
-        let parts = ContextParts { config, clock, bus, tickets, targets, handover, ledger_sink };
-        Ok(Arc::new(Context::new(name, parts)))
+        let targets = targets.map(|(config, launcher)| Target::new(config, launcher)).collect();
+        let targets = Arc::new(Targets::new(targets));
+        let queue = Arc::new(SharedQueue::new(Bounds::of(&config)));
+        let records = Records::new(&bus, name.clone());
+        let instance = Arc::new(Instance::new(name, config, bus.clone(), clock));
+        let (installation, overheads) = (InstallationId::new(&bus), UsualOverheads::default());
+        let io = IoClient::new(&bus);
+        let tasks = Tasks::new(&bus);
+        let finisher = Arc::new(Finisher {
+            instance: Arc::clone(&instance),
+            records: records.clone(),
+            tickets: tickets.clone(),
+            io: io.clone(),
+            queue: Arc::clone(&queue),
+            targets: Arc::clone(&targets),
+            delivering: HeldIds::default(),
+        });
+        let launcher = Arc::new(TaskLauncher {
+            instance: Arc::clone(&instance),
+            records: records.clone(),
+            tickets: tickets.clone(),
+            tasks: tasks.clone(),
+            finisher: Arc::clone(&finisher),
+            queue: Arc::clone(&queue),
+            targets: Arc::clone(&targets),
+            handover,
+            installation: installation.clone(),
+            overheads: overheads.clone(),
+        });
+        let intake = Arc::new(Intake {
+            instance: Arc::clone(&instance),
+            records: records.clone(),
+            tickets: tickets.clone(),
+            tasks: tasks.clone(),
+            launcher: Arc::clone(&launcher),
+            finisher: Arc::clone(&finisher),
+            in_flight: HeldIds::default(),
+        });
+        let accounts =
+            TaskAccounts { instance: Arc::clone(&instance), records: records.clone(), tasks, overheads, ledger_sink };
+        let actions = Actions {
+            instance: Arc::clone(&instance),
+            records: records.clone(),
+            tickets,
+            launcher: Arc::clone(&launcher),
+            finisher: Arc::clone(&finisher),
+            intake: Arc::clone(&intake),
+        };
+        let exits = Arc::new(ExitEvents { actions, accounts: Arc::new(accounts) });
+        let orphans = OrphanSearch { instance: Arc::clone(&instance), records: records.clone(), targets, installation };
+        Ok(Actors { bus, io, instance, records, intake, launcher, finisher, exits, orphans })
     }
 }
 
-/// Waits until no work is in hand; false: some still was after `timeout`.
-pub(crate) async fn idle_within(context: &Context, timeout: Duration) -> bool {
-    let idle = async {
-        while !context.is_idle() {
-            tokio::time::sleep(IDLE_POLL).await;
-        }
-    };
-    tokio::time::timeout(timeout, idle).await.is_ok()
+/// The actors of one dispatcher, and what they share. Each has its own state; none is started.
+pub(crate) struct Actors {
+    /// A live connection, for servers of RPC.
+    pub bus: Bus,
+    /// livekit-server's IOInfo service.
+    pub io: IoClient,
+    /// Name, configuration, tasks.
+    pub instance: Arc<Instance>,
+    /// Records and heartbeats.
+    pub records: Records,
+    /// Accepts.
+    pub intake: Arc<Intake>,
+    /// Launches.
+    pub launcher: Arc<TaskLauncher>,
+    /// Ends.
+    pub finisher: Arc<Finisher>,
+    /// Handles exits of tasks.
+    pub exits: Arc<ExitEvents>,
+    /// Looks for tasks without an egress.
+    pub orphans: OrphanSearch,
+}
+
+impl Actors {
+    /// The loops that compare and bill; the first tells the second which tasks are wanted.
+    pub fn loops(&self) -> (Reconciler, Accountant) {
+        let (wanted, is_wanted) = watch::channel(HashSet::new());
+        let switches = Switches::new(&self.bus, SWITCHES);
+        let reconciler = Reconciler::new(self.exits.actions.clone(), switches, wanted);
+        let accounts = Arc::clone(&self.exits.accounts);
+        (reconciler, Accountant::new(accounts, Leases::new(&self.bus), self.orphans.clone(), is_wanted))
+    }
+
+    /// No call is being answered, no launch waits or is in progress, no final state is being delivered.
+    fn is_idle(&self) -> bool {
+        let queue = self.launcher.queue.lock().is_empty();
+        queue && self.intake.in_flight.is_empty() && self.finisher.delivering.is_empty()
+    }
+
+    /// Waits until no work is in hand; false: some still was after `timeout`.
+    pub async fn idle_within(&self, timeout: Duration) -> bool {
+        let idle = async {
+            while !self.is_idle() {
+                tokio::time::sleep(IDLE_POLL).await;
+            }
+        };
+        tokio::time::timeout(timeout, idle).await.is_ok()
+    }
 }
 
 /// The launcher of one target.

@@ -12,7 +12,6 @@ use spillway_plan::EgressKind;
 use tokio::time::Instant;
 
 use crate::config::targets::TargetConfig;
-use crate::launch_state::{Dispatch, task_of};
 use crate::lock::locked;
 
 /// A launch token further away than this is not waited for: the next target may have one.
@@ -255,25 +254,24 @@ impl Targets {
 
     /// The target of the record's task; `None`: not configured here.
     pub fn of(&self, record: &Record) -> Option<Arc<Target>> {
-        let launcher = task_of(record).map(|task| task.launcher);
-        let by_launcher =
-            || self.known().into_iter().find(|target| Some(target.launcher.name()) == launcher.as_deref());
-        self.named(&Dispatch::of(record).target).or_else(by_launcher)
+        let launcher = record.task().map(|task| task.launcher.as_str());
+        let by_launcher = || self.known().into_iter().find(|target| Some(target.launcher.name()) == launcher);
+        self.named(&record.dispatch.target).or_else(by_launcher)
     }
 
     /// What the platform says about the record's task; `None` when the record names none.
     pub async fn status(&self, record: &Record) -> Option<TaskStatus> {
-        let task = task_of(record)?;
+        let task = record.task()?;
         Some(match self.of(record) {
-            Some(target) => target.launcher.status(&task).await,
+            Some(target) => target.launcher.status(task).await,
             None => TaskStatus::Unknown(format!("{} is not configured here", task.launcher)),
         })
     }
 
     /// Ends the record's task, if it names one and its target is known.
     pub async fn end(&self, record: &Record, how: StopMode) {
-        if let (Some(task), Some(target)) = (task_of(record), self.of(record)) {
-            target.launcher.end(&task, how).await;
+        if let (Some(task), Some(target)) = (record.task(), self.of(record)) {
+            target.launcher.end(task, how).await;
         }
     }
 

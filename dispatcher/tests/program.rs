@@ -8,7 +8,7 @@ mod ground;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use ground::{Ground, eventually};
-use spillway_bus::{Caps, LedgerLine, OpenTask, Phase, Record, Registry, TaskKey, Tasks};
+use spillway_bus::{Caps, LaunchState, LedgerLine, OpenTask, Record, Registry, TaskKey, Tasks};
 use spillway_protocol::ids::EgressId;
 
 fn id(text: &str) -> EgressId {
@@ -206,7 +206,7 @@ async fn a_look_for_what_was_lost_names_it_and_changes_nothing() {
     assert_eq!((clean.ok, clean.out.as_str()), (true, "0 found, nothing was changed\n"), "{clean:?}");
     let registry = Registry::new(&ground.bus().await);
     let mut record = Record::new(id("EG_lost"), 1);
-    (record.phase, record.attempt) = (Phase::Running, 1);
+    (record.state, record.attempt) = (LaunchState::Running { task: None, ending: false }, 1);
     registry.create(&record).await.unwrap();
     let before = registry.get(&record.egress_id).await.unwrap();
     let found = ground.run(&config, &["--sweep", "--dry-run"]);

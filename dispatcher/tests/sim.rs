@@ -9,8 +9,12 @@ mod figures;
 mod task_exits;
 #[path = "sim/orphans.rs"]
 mod orphans;
+#[path = "sim/lost_writes.rs"]
+mod lost_writes;
 #[path = "sim/storm.rs"]
 mod storm;
+#[path = "sim/upgrade.rs"]
+mod upgrade;
 
 use std::time::Duration;
 
@@ -97,6 +101,14 @@ async fn a_mistake_in_the_request_is_refused_at_once_and_leaves_nothing() {
         spillway_protocol::rpc::StartEgressRequest { egress_id: "EG_nothing".to_owned(), ..Default::default() };
     let error = harness.livekit.start(nothing).await.unwrap_err();
     assert_eq!(error.message, "request has missing or invalid field: request");
+    let large = spillway_protocol::rpc::StartEgressRequest {
+        egress_id: "EG_large".to_owned(),
+        token: "t".repeat(300_000),
+        ..Default::default()
+    };
+    let error = harness.livekit.start(large).await.unwrap_err();
+    assert_eq!(error.code, Code::InvalidArgument);
+    assert!(error.message.ends_with("bytes, of at most 262144"), "{}", error.message);
     assert!(begun.elapsed() < SECOND);
     assert!(harness.livekit.book().infos.is_empty());
     assert_eq!(harness.cloud.calls(), 0);

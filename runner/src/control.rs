@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use prost::Message;
+use spillway_bus::lifecycle::RunnerStage;
 use spillway_bus::{Bid, Bus, BusError, Handler, Incoming, Routing, RpcServer};
 use spillway_protocol::livekit::UpdateStreamRequest;
 use spillway_protocol::rpc::service;
@@ -16,7 +17,7 @@ use tokio::time::timeout;
 use tracing::info;
 
 use crate::events::{SessionEvent, StopSource, StreamUpdate};
-use crate::report::{EgressReport, ReportPhase};
+use crate::report::EgressReport;
 
 /// A stop is answered with the state it led to; when that takes longer than this, with the state as it is.
 const STOP_STATE_TIMEOUT: Duration = Duration::from_secs(1);
@@ -71,7 +72,7 @@ impl Handler for StopEgress {
         // A session that is over takes no events, and its state says so.
         let _ = self.inbox.send(SessionEvent::StopAsked(StopSource::Api)).await;
         let mut reports = self.reports.clone();
-        let _ = timeout(STOP_STATE_TIMEOUT, reports.wait_for(|report| report.phase() != ReportPhase::Going)).await;
+        let _ = timeout(STOP_STATE_TIMEOUT, reports.wait_for(|report| report.stage() != RunnerStage::Going)).await;
         let info = reports.borrow().info().encode_to_vec();
         Ok(info)
     }
@@ -95,7 +96,7 @@ impl Handler for UpdateStream {
         };
         let request = UpdateStreamRequest::decode(incoming.request)
             .map_err(|_| RpcError::new(Code::MalformedRequest, "no UpdateStreamRequest"))?;
-        if self.reports.borrow().phase() != ReportPhase::Going {
+        if self.reports.borrow().stage() != RunnerStage::Going {
             return Err(self.too_late());
         }
         let (add, remove) = (request.add_output_urls, request.remove_output_urls);

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use spillway_bus::{BusError, FencedWrite, Heartbeat, Heartbeats, Phase, Registry};
+use spillway_bus::{BusError, FencedWrite, Heartbeat, Heartbeats, Registry};
 use spillway_process::chain;
 use spillway_protocol::EgressId;
 use tokio::sync::mpsc;
@@ -73,8 +73,13 @@ impl HeartbeatTask {
             return Ok(Some(SessionEvent::OwnershipLost));
         }
         Ok(match record {
-            Some(record) if record.attempt != self.attempt || record.phase == Phase::Over => {
+            Some(record) if record.attempt > self.attempt || record.state.is_over() => {
                 Some(SessionEvent::OwnershipLost)
+            }
+            // Redis has lost its last writes: it is written again.
+            Some(record) if record.attempt < self.attempt || record.state.is_starting() => {
+                reporter.republish();
+                None
             }
             Some(record) if record.stop_asked => Some(SessionEvent::StopAsked(StopSource::Api)),
             Some(_) => None,

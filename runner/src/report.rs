@@ -8,7 +8,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use prost::Message;
-use spillway_bus::{BusError, Created, Decision, Heartbeat, IoClient, Phase, Record, Registry, Updated};
+use spillway_bus::lifecycle::{self, LaunchEvent, RunnerStage};
+use spillway_bus::{BusError, Created, Heartbeat, IoClient, Record, Registry, Updated};
 use spillway_process::{Clock, chain};
 use spillway_protocol::EgressId;
 use spillway_protocol::ledger::{EgressLedger, Fact};
@@ -34,32 +35,21 @@ pub struct EgressReport {
     pub ledger: EgressLedger,
 }
 
-/// What the status of an EgressInfo means for its delivery.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum ReportPhase {
-    /// STARTING or ACTIVE.
-    Going,
-    /// ENDING.
-    Ending,
-    /// A final state.
-    Over,
-}
-
 impl EgressReport {
     /// For livekit-server.
     pub fn info(&self) -> &EgressInfo {
         self.ledger.info()
     }
 
-    /// From the status.
-    pub fn phase(&self) -> ReportPhase {
+    /// From the status: STARTING and ACTIVE are [`RunnerStage::Going`], a final one is [`RunnerStage::Over`].
+    pub fn stage(&self) -> RunnerStage {
         match self.ledger.status() {
-            EgressStatus::EgressStarting | EgressStatus::EgressActive => ReportPhase::Going,
-            EgressStatus::EgressEnding => ReportPhase::Ending,
+            EgressStatus::EgressStarting | EgressStatus::EgressActive => RunnerStage::Going,
+            EgressStatus::EgressEnding => RunnerStage::Ending,
             EgressStatus::EgressComplete
             | EgressStatus::EgressFailed
             | EgressStatus::EgressAborted
-            | EgressStatus::EgressLimitReached => ReportPhase::Over,
+            | EgressStatus::EgressLimitReached => RunnerStage::Over,
         }
     }
 }
@@ -158,7 +148,7 @@ impl Reporter {
 
     /// The newest EgressInfo is final.
     pub fn is_over(&self) -> bool {
-        self.reports.borrow().phase() == ReportPhase::Over
+        self.reports.borrow().stage() == RunnerStage::Over
     }
 
     /// Content of the next heartbeat.
@@ -219,7 +209,7 @@ impl ReportPublisher {
                 return Delivered::NotOurs;
             }
             let report = reports.borrow_and_update().clone();
-            if report.phase() == ReportPhase::Over {
+            if report.stage() == RunnerStage::Over {
                 return self.deliver_last(&report).await;
             }
             if self.write(&report).await == Ownership::Theirs {
@@ -283,40 +273,20 @@ impl ReportPublisher {
     async fn try_write(&self, report: &EgressReport) -> Result<Ownership, BusError> {
         let info = report.info().encode_to_vec();
         let ledger = serde_json::to_string(&report.ledger).unwrap_or_default();
-        let fill = |record: &mut Record| {
-            record.phase = match report.phase() {
-                ReportPhase::Going => record.phase,
-                ReportPhase::Ending => Phase::Ending,
-                ReportPhase::Over => Phase::Over,
-            };
-            record.info.clone_from(&info);
-            record.ledger.clone_from(&ledger);
-        };
-        let updated = self
-            .registry
-            .update(&self.egress_id, |record| {
-                if record.attempt != self.attempt || !matches!(record.phase, Phase::Running | Phase::Ending) {
-                    return Decision::Leave;
-                }
-                fill(record);
-                Decision::Write
-            })
-            .await?;
+        let (attempt, stage) = (self.attempt, report.stage());
+        let event = LaunchEvent::Reported { attempt, info: info.clone(), ledger, stage };
+        let updated = self.registry.apply(&self.egress_id, &event).await?;
         match updated {
             Updated::Written(_) => Ok(Ownership::Ours),
             // Written by us, but the answer was lost and the command repeated.
             Updated::Left(record) if record.attempt == self.attempt && record.info == info => Ok(Ownership::Ours),
+            Updated::Left(record) if self.is_older(&record) => self.restore(report, &event).await,
             Updated::Left(_) => Ok(Ownership::Theirs),
             Updated::Missing => {
                 info!("redis has lost the record, written again");
-                let mut record = self.record.clone();
-                fill(&mut record);
-                match self.registry.create(&record).await? {
+                match self.registry.create(&self.reported(&event)).await? {
                     Created::Yes => {
-                        // livekit-server's own record may be lost as well; for one that is there this does nothing.
-                        if let Err(error) = self.io.create_egress(report.info(), UPDATE_TIMEOUT).await {
-                            warn!(code = %error.code, error = %error, "egress not created again");
-                        }
+                        self.create_again(report).await;
                         Ok(Ownership::Ours)
                     }
                     // Another writer was faster; looked at again with the next report.
@@ -324,6 +294,40 @@ impl ReportPublisher {
                 }
             }
         }
+    }
+}
+
+impl ReportPublisher {
+    /// Our copy of the record with this report.
+    fn reported(&self, event: &LaunchEvent) -> Record {
+        // It was taken over as running, so the report applies to it.
+        lifecycle::apply(&self.record, event).ok().flatten().unwrap_or_else(|| self.record.clone())
+    }
+
+    /// The record is from before this task owned it: Redis has lost its last writes.
+    fn is_older(&self, record: &Record) -> bool {
+        let is_starting = record.state.is_starting() && !record.state.needs_new_number();
+        !record.state.is_over() && (record.attempt < self.attempt || (record.attempt == self.attempt && is_starting))
+    }
+
+    /// livekit-server's own record may be lost as well; one that is there stays as it is.
+    async fn create_again(&self, report: &EgressReport) {
+        if let Err(error) = self.io.ensure_egress(report.info(), UPDATE_TIMEOUT).await {
+            warn!(code = %error.code, error = %error, "egress not created again");
+        }
+    }
+
+    async fn restore(&self, report: &EgressReport, event: &LaunchEvent) -> Result<Ownership, BusError> {
+        info!("redis has lost the last writes of the record, written again");
+        let restored = LaunchEvent::Restored(Box::new(self.reported(event)));
+        Ok(match self.registry.apply(&self.egress_id, &restored).await? {
+            Updated::Written(_) => {
+                self.create_again(report).await;
+                Ownership::Ours
+            }
+            // Looked at again with the next report.
+            Updated::Left(_) | Updated::Missing => Ownership::Unknown,
+        })
     }
 }
 

@@ -112,7 +112,9 @@ pub async fn serve_ticket(
     let signals = Signals::listen().context("listen for signals")?;
     let migration = MigrationSignals::listen().context("listen for signals")?;
     let registry = Registry::new(bus);
-    let Some(before) = registry.get(&names.egress_id).await.context("read the record")? else {
+    // A single lost answer must not cost the recording.
+    let before = ticket::with_retries(|| registry.get(&names.egress_id)).await.context("read the record")?;
+    let Some(before) = before else {
         info!("no record of this egress");
         return Ok(ServeOutcome::NotOurs);
     };
@@ -132,7 +134,8 @@ pub async fn serve_ticket(
         egress_id: names.egress_id.clone(),
         attempt: names.attempt,
     };
-    heartbeat.beat(&reporter.beat()).await.context("first heartbeat")?;
+    let first = reporter.beat();
+    ticket::with_retries(|| heartbeat.beat(&first)).await.context("first heartbeat")?;
     let Some(record) = ticket::own(&registry, &names).await.context("become the owner")? else {
         info!("the egress was stopped or replaced before this task owned it");
         control.close().await;

@@ -4,9 +4,8 @@
 use std::io::BufRead;
 use std::time::Duration;
 
-use spillway_bus::{
-    BusError, ClaimToken, Decision, Phase, Record, Registry, Taker, Ticket, TicketKey, Tickets, Updated,
-};
+use spillway_bus::lifecycle::LaunchEvent;
+use spillway_bus::{BusError, ClaimToken, Phase, Record, Registry, Taker, Ticket, TicketKey, Tickets, Updated};
 use spillway_protocol::EgressId;
 
 use crate::config::Handover;
@@ -93,10 +92,16 @@ pub fn handover(input: impl BufRead) -> Result<(Handover, TicketKey), TicketErro
 /// Takes the ticket, exactly once, even if Redis' first answer is lost. `None`: another process has it, or it has expired.
 ///
 /// # Errors
-/// Redis does not answer after five attempts, or the key does not open the ticket.
+/// Redis does not answer after five attempts, or this version or the key does not open the ticket, which stays then.
 pub async fn take(tickets: &Tickets, names: &Names, task: RunnerTask) -> Result<Option<Ticket>, BusError> {
     let taker = Taker::random();
-    let ticket = with_retries(|| tickets.take(&names.egress_id, &names.claim, &taker)).await?;
+    let ticket = with_retries(|| async {
+        match tickets.check(&names.egress_id, &names.claim).await {
+            Err(error) if !error.is_transient() => Err(error),
+            _ => tickets.take(&names.egress_id, &names.claim, &taker).await,
+        }
+    })
+    .await?;
     // A spare ticket was written before it was known which attempt would need it.
     Ok(ticket.filter(|ticket| task == RunnerTask::Salvage || ticket.attempt == names.attempt))
 }
@@ -107,19 +112,11 @@ pub async fn take(tickets: &Tickets, names: &Names, task: RunnerTask) -> Result<
 /// # Errors
 /// Redis does not answer after five attempts.
 pub async fn own(registry: &Registry, names: &Names) -> Result<Option<Record>, BusError> {
-    let updated = with_retries(|| {
-        registry.update(&names.egress_id, |record| {
-            if record.attempt != names.attempt || record.phase != Phase::Launching || record.stop_asked {
-                return Decision::Leave;
-            }
-            record.phase = Phase::Running;
-            Decision::Write
-        })
-    });
-    Ok(match updated.await? {
+    let took_over = LaunchEvent::TookOver { attempt: names.attempt };
+    Ok(match with_retries(|| registry.apply(&names.egress_id, &took_over)).await? {
         Updated::Written(record) => Some(*record),
         // A repeated command finds what it wrote itself: only we hold this attempt's ticket.
-        Updated::Left(record) if record.attempt == names.attempt && record.phase == Phase::Running => Some(*record),
+        Updated::Left(record) if record.attempt == names.attempt && record.phase() == Phase::Running => Some(*record),
         Updated::Left(_) | Updated::Missing => None,
     })
 }

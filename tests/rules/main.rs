@@ -17,10 +17,10 @@ const ALLOWED_DEPENDENCIES: &[(&str, &[&str])] = &[
     ("spillway-guard", &[]),
     ("spillway-model", &["spillway-protocol"]),
     ("spillway-plan", &["spillway-protocol"]),
-    ("spillway-cost", &["spillway-plan"]),
+    ("spillway-cost", &["spillway-model", "spillway-plan"]),
     ("spillway-bus", &["spillway-protocol", "spillway-process", "spillway-model"]),
     ("spillway-storage", &["spillway-plan", "spillway-process", "spillway-guard"]),
-    ("spillway-launchers", &["spillway-protocol", "spillway-process", "spillway-cost"]),
+    ("spillway-launchers", &["spillway-protocol", "spillway-process", "spillway-model", "spillway-cost"]),
     (
         "spillway-dispatcher",
         &[

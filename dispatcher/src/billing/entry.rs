@@ -2,11 +2,9 @@
 
 use chrono::DateTime;
 use serde::{Deserialize, Serialize};
-use spillway_bus::TaskKey;
+use spillway_bus::{TaskFacts, TaskKey};
 use spillway_cost::{Bill, Capacity, Platform, PriceList, Usage, bill, estimate, puts};
 use spillway_launchers::TaskMachine;
-
-use crate::launch_state::TaskFacts;
 
 /// How a task ended, as far as the bill needs it.
 #[derive(Clone, Debug, Default)]
@@ -124,7 +122,7 @@ pub fn entry(
     let puts = if end.bytes > 0 { puts(&facts.load, end.recorded_s, end.bytes as f64) } else { 0.0 };
     let received = if facts.nat { end.recorded_s * facts.load.received + end.bytes as f64 } else { 0.0 };
     let usage = Usage { billed_s, nat_bytes: received, address: !facts.nat, puts, launches: u32::from(!end.never_ran) };
-    let rate = facts.rate(prices);
+    let rate = prices.rate_of(&facts);
     let parts = rate.map(|rate| bill(rate, facts.shape, &usage)).unwrap_or_default();
     let estimate = rate
         .filter(|_| !end.never_ran && !facts.salvage)

@@ -2,22 +2,34 @@
 
 use std::time::Duration;
 
-use spillway_bus::BusError;
-
-use crate::context::Context;
+use spillway_bus::{BusError, Leases};
 
 const LEASE: &str = "accounts";
 const LEASE_TTL: Duration = Duration::from_secs(15);
 
-/// Takes or extends the lease: its number, which grows with each holder; `None`: another dispatcher has it.
-///
-/// # Errors
-/// When Redis does not answer; a retry is right.
-pub(super) async fn hold(context: &Context) -> Result<Option<u64>, BusError> {
-    context.leases.hold(LEASE, context.name.as_str(), LEASE_TTL).await
+/// The lease, as one dispatcher may hold it.
+#[derive(Clone)]
+pub(super) struct BillingLease {
+    leases: Leases,
+    holder: String,
 }
 
-/// The lease still has this number.
-pub(super) async fn is_current(context: &Context, number: u64) -> bool {
-    matches!(context.leases.is_current(LEASE, number).await, Ok(true))
+impl BillingLease {
+    /// `holder`: the dispatcher's name.
+    pub fn new(leases: Leases, holder: String) -> Self {
+        Self { leases, holder }
+    }
+
+    /// Takes or extends the lease: its number, which grows with each holder; `None`: another dispatcher has it.
+    ///
+    /// # Errors
+    /// When Redis does not answer; a retry is right.
+    pub async fn hold(&self) -> Result<Option<u64>, BusError> {
+        self.leases.hold(LEASE, &self.holder, LEASE_TTL).await
+    }
+
+    /// The lease still has this number.
+    pub async fn is_current(&self, number: u64) -> bool {
+        matches!(self.leases.is_current(LEASE, number).await, Ok(true))
+    }
 }

@@ -10,7 +10,7 @@ use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::time::Duration;
 
-use spillway_bus::{Phase, Record};
+use spillway_bus::{FoundRecord, Phase};
 use spillway_launchers::{OwnedTask, TaskRef};
 use spillway_protocol::ids::EgressId;
 use tokio::time::Instant;
@@ -106,14 +106,16 @@ impl fmt::Display for Finding {
     }
 }
 
-/// Why no record wants this task; `None`: one does, or may.
-pub(super) fn unwanted(task: &OwnedTask, record: Option<&Record>) -> Option<String> {
-    let Some(record) = record else { return Some("its egress is not known".to_owned()) };
-    match record.phase {
-        _ if task.attempt < record.attempt => Some(format!("attempt {} took its place", record.attempt)),
-        Phase::Over => Some("its egress is over".to_owned()),
-        // Another dispatcher has requested a newer attempt and not written it yet: not an orphan so far.
-        _ => None,
+/// Why no record wants this task; `None`: one does, or may, as a record does that this version cannot read.
+pub(super) fn unwanted(task: &OwnedTask, stored: &FoundRecord) -> Option<String> {
+    match stored {
+        FoundRecord::Absent => Some("its egress is not known".to_owned()),
+        FoundRecord::Record(record) if task.attempt < record.attempt => {
+            Some(format!("attempt {} took its place", record.attempt))
+        }
+        FoundRecord::Record(record) if record.state.is_over() => Some("its egress is over".to_owned()),
+        // Another dispatcher may have requested a newer attempt and not written it yet: not an orphan so far.
+        FoundRecord::Record(_) | FoundRecord::Unreadable => None,
     }
 }
 
@@ -123,8 +125,8 @@ pub(super) struct OrphanObservation {
     pub target: String,
     /// With the labels it carries.
     pub task: OwnedTask,
-    /// Of its egress, at any attempt.
-    pub record: Option<Record>,
+    /// The record of its egress, at any attempt.
+    pub stored: FoundRecord,
     /// There is a heartbeat of this attempt.
     pub heartbeats: bool,
 }
@@ -159,14 +161,14 @@ impl OrphanTracker {
         let key = |seen: &OrphanObservation| (seen.task.egress_id.clone(), seen.task.attempt);
         let tasks: HashSet<_> = all.iter().filter(of_ours).map(key).collect();
         // A record that is over or at a later attempt is evidence; only a missing one may be lost.
-        let lost = |seen: &&OrphanObservation| seen.record.is_none() && !seen.heartbeats;
+        let lost = |seen: &&OrphanObservation| seen.stored == FoundRecord::Absent && !seen.heartbeats;
         let unknown: HashSet<_> = all.iter().filter(of_ours).filter(lost).map(key).collect();
         let too_many = (unknown.len() > FEW && 2 * unknown.len() > tasks.len())
             .then_some(Fate::TooMany { unknown: unknown.len(), tasks: tasks.len() });
         let before = std::mem::take(&mut self.first_seen);
         let mut findings = Vec::new();
-        for OrphanObservation { target, task, record, heartbeats } in all {
-            let Some(why) = unwanted(&task, record.as_ref()) else { continue };
+        for OrphanObservation { target, task, stored, heartbeats } in all {
+            let Some(why) = unwanted(&task, &stored) else { continue };
             let fate = if let Some(reason) = foreign(&task.installation, ours) {
                 Fate::Foreign { reason }
             } else if heartbeats {
@@ -197,6 +199,8 @@ fn foreign(theirs: &str, ours: Option<&str>) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
+    use spillway_bus::{LaunchState, Record};
+
     use super::*;
 
     const SECOND: Duration = Duration::from_secs(1);
@@ -211,11 +215,18 @@ mod tests {
     }
 
     fn record(number: u32, phase: Phase) -> Record {
-        Record { phase, attempt: 1, ..Record::new(task(number, 1).egress_id, 1) }
+        let state = match phase {
+            Phase::Accepted => LaunchState::Queued { renumber: false },
+            Phase::Launching => LaunchState::Asking,
+            Phase::Running | Phase::Ending => LaunchState::Running { task: None, ending: phase == Phase::Ending },
+            Phase::Over => LaunchState::Ended { task: None, asked: true },
+        };
+        Record { state, attempt: 1, ..Record::new(task(number, 1).egress_id, 1) }
     }
 
     fn seen(number: u32, record: Option<Record>) -> OrphanObservation {
-        OrphanObservation { target: "there".to_owned(), task: task(number, 1), record, heartbeats: false }
+        let stored = record.map_or(FoundRecord::Absent, |record| FoundRecord::Record(Box::new(record)));
+        OrphanObservation { target: "there".to_owned(), task: task(number, 1), stored, heartbeats: false }
     }
 
     fn fates(findings: &[Finding]) -> Vec<Fate> {
@@ -247,16 +258,14 @@ mod tests {
 
     #[test]
     fn a_task_is_wanted_while_its_attempt_is_the_records() {
-        let mut record = record(1, Phase::Accepted);
-        record.attempt = 2;
+        let at = |phase| FoundRecord::Record(Box::new(Record { attempt: 2, ..record(1, phase) }));
         for phase in [Phase::Accepted, Phase::Launching, Phase::Running, Phase::Ending] {
-            record.phase = phase;
-            assert_eq!(unwanted(&task(1, 2), Some(&record)), None);
-            assert_eq!(unwanted(&task(1, 1), Some(&record)).unwrap(), "attempt 2 took its place");
+            assert_eq!(unwanted(&task(1, 2), &at(phase)), None);
+            assert_eq!(unwanted(&task(1, 1), &at(phase)).unwrap(), "attempt 2 took its place");
         }
-        record.phase = Phase::Over;
-        assert_eq!(unwanted(&task(1, 2), Some(&record)).unwrap(), "its egress is over");
-        assert_eq!(unwanted(&task(1, 2), None).unwrap(), "its egress is not known");
+        assert_eq!(unwanted(&task(1, 2), &at(Phase::Over)).unwrap(), "its egress is over");
+        assert_eq!(unwanted(&task(1, 2), &FoundRecord::Absent).unwrap(), "its egress is not known");
+        assert_eq!(unwanted(&task(1, 2), &FoundRecord::Unreadable), None, "a newer version wants it, or does not");
     }
 
     #[test]

@@ -19,6 +19,10 @@ use super::tenants::Tenants;
 /// Added to the longest possible wait for a runner: a ticket expires this much later.
 const TICKET_MARGIN: Duration = Duration::from_secs(60);
 
+/// The spare ticket lives as long as what it salvages: stores keep incomplete uploads for a week at most. It is renewed
+/// while the recording runs.
+pub const SPARE_TICKET_TTL: Duration = Duration::from_secs(7 * 24 * 3600);
+
 /// How long a salvage run may wait for a slot. No platform is full, and no wrong setting unnoticed, for much longer;
 /// until then the egress is not over.
 pub const SALVAGE_TIMEOUT: Duration = Duration::from_secs(3600);

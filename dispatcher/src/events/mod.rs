@@ -7,7 +7,6 @@
 
 mod token;
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use base64::Engine;
@@ -20,9 +19,7 @@ use spillway_process::chain;
 use tracing::{debug, warn};
 
 pub use self::token::TokenVerifier;
-use crate::context::Context;
-use crate::launch_state::{Dispatch, task_of};
-use crate::reconcile::task_exit::{self, TaskExitEvent};
+use crate::reconcile::task_exit::{ExitEvents, TaskExitEvent};
 
 /// Size of a push; those of executions have about 10 kB.
 pub const MAX_BYTES: usize = 1 << 20;
@@ -69,13 +66,14 @@ fn execution_of(body: &[u8]) -> Option<String> {
 /// The status for Pub/Sub, which delivers the message again after anything but 2xx. `bearer`: the `Authorization`
 /// header.
 pub async fn receive(
-    context: &Arc<Context>,
+    exits: &ExitEvents,
     verifier: Option<&TokenVerifier>,
     bearer: Option<&str>,
     body: &[u8],
 ) -> StatusCode {
     if let Some(verifier) = verifier
-        && let Err(refusal) = verifier.check(bearer.unwrap_or_default(), context.clock.unix_ms() / 1000).await
+        && let Err(refusal) =
+            verifier.check(bearer.unwrap_or_default(), exits.actions.instance.clock.unix_ms() / 1000).await
     {
         warn!(%refusal, "push refused");
         return if refusal.is_ours() { StatusCode::SERVICE_UNAVAILABLE } else { StatusCode::UNAUTHORIZED };
@@ -84,7 +82,7 @@ pub async fn receive(
         debug!("a push that names no execution");
         return StatusCode::NO_CONTENT;
     };
-    match handle(context, &execution).await {
+    match handle(exits, &execution).await {
         Ok(true) => StatusCode::NO_CONTENT,
         Ok(false) => StatusCode::SERVICE_UNAVAILABLE,
         Err(error) => {
@@ -95,10 +93,10 @@ pub async fn receive(
 }
 
 /// False: the execution has not ended yet, and the message has to come again.
-async fn handle(context: &Arc<Context>, execution: &str) -> Result<bool, BusError> {
-    for record in context.registry.list_live().await? {
+async fn handle(exits: &ExitEvents, execution: &str) -> Result<bool, BusError> {
+    for record in exits.actions.records.registry.list_live().await? {
         let Some((attempt, task)) = task_named(&record, execution) else { continue };
-        let targets = context.targets.known();
+        let targets = exits.actions.launcher.targets.known();
         let Some(target) = targets.iter().find(|target| target.launcher.name() == task.launcher) else {
             return Ok(true);
         };
@@ -107,7 +105,7 @@ async fn handle(context: &Arc<Context>, execution: &str) -> Result<bool, BusErro
                 TaskStatus::Gone(exit_report) => {
                     let event =
                         TaskExitEvent { egress_id: record.egress_id.clone(), attempt, task: task.id, exit_report };
-                    task_exit::handle(context, &event).await?;
+                    exits.handle(&event).await?;
                     return Ok(true);
                 }
                 _ if poll == POLLS => return Ok(false),
@@ -121,9 +119,9 @@ async fn handle(context: &Arc<Context>, execution: &str) -> Result<bool, BusErro
 
 fn task_named(record: &Record, execution: &str) -> Option<(u32, TaskRef)> {
     let is_it = |task: &TaskRef| task.id.rsplit_once("/executions/").is_some_and(|(_, name)| name == execution);
-    let current = task_of(record).map(|task| (record.attempt, task));
-    let earlier = Dispatch::of(record).earlier;
-    current.into_iter().chain(earlier).find(|(_, task)| is_it(task))
+    let current = record.task().map(|task| (record.attempt, task));
+    let earlier = record.dispatch.earlier.iter().map(|(attempt, task)| (*attempt, task));
+    current.into_iter().chain(earlier).find(|(_, task)| is_it(task)).map(|(attempt, task)| (attempt, task.clone()))
 }
 
 #[cfg(test)]

@@ -4,7 +4,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use spillway_bus::{BusError, ClaimToken, Phase, Record, TaskKey};
+use spillway_bus::lifecycle::EndCondition;
+use spillway_bus::{BusError, ClaimToken, Record, TaskKey};
 use spillway_launchers::{LaunchError, RunMode};
 use spillway_process::chain;
 use spillway_protocol::code::Code;
@@ -12,10 +13,8 @@ use spillway_protocol::ledger::Outcome;
 use tokio::time::Instant;
 use tracing::{debug, error, warn};
 
+use super::task_launcher::TaskLauncher;
 use crate::config::settings::SALVAGE_TIMEOUT;
-use crate::context::Context;
-use crate::final_state;
-use crate::launch_state::Dispatch;
 use crate::queue::{NO_ROOM_PAUSE, PauseScope, QueuedLaunch};
 use crate::targets::{LaunchOutcome, Target};
 
@@ -27,7 +26,7 @@ const IMPOSSIBLE_PAUSE: Duration = Duration::from_secs(10);
 /// A launch that was taken from the queue.
 pub(super) struct Launch {
     /// Of the dispatcher.
-    pub context: Arc<Context>,
+    pub launcher: Arc<TaskLauncher>,
     /// Its position, for a requeue.
     pub sequence: u64,
     /// With the attempt and target of the latest launch call.
@@ -57,26 +56,25 @@ pub(super) fn label(error: &LaunchError) -> &'static str {
 }
 
 /// Ends an egress whose launch waited until its deadline.
-pub(super) async fn give_up(context: &Arc<Context>, queued: &QueuedLaunch) {
+pub(super) async fn give_up(launcher: &TaskLauncher, queued: &QueuedLaunch) {
     let waited = match queued.run_mode {
-        RunMode::Record => context.config().queue_deadline.as_secs(),
+        RunMode::Record => launcher.instance.config().queue_deadline.as_secs(),
         RunMode::Salvage => SALVAGE_TIMEOUT.as_secs(),
     };
     let message = match queued.message.as_str() {
         "" => format!("no slot became free within {waited} s"),
         why => format!("not started within {waited} s: {why}"),
     };
-    context.withdraw_tickets(&queued.egress_id, &[&queued.dispatch.claim]).await;
-    context.metrics.count("spillway_given_up_total", &[], 1.0);
-    end_as_failed(context, queued, Code::ResourceExhausted, message).await;
+    launcher.finisher.withdraw_tickets(&queued.egress_id, &[&queued.dispatch.claim]).await;
+    launcher.instance.metrics.count("spillway_given_up_total", &[], 1.0);
+    end_as_failed(launcher, queued, Code::ResourceExhausted, message).await;
 }
 
 /// Unless a runner has started after all, or another dispatcher has changed the record.
-async fn end_as_failed(context: &Arc<Context>, queued: &QueuedLaunch, code: Code, message: String) {
-    let attempt = queued.attempt;
-    let may = |record: &Record| record.attempt == attempt && matches!(record.phase, Phase::Accepted | Phase::Launching);
+async fn end_as_failed(launcher: &TaskLauncher, queued: &QueuedLaunch, code: Code, message: String) {
     let outcome = |message| Outcome::Failed { code, message };
-    if let Err(error) = final_state::ended(context, &queued.egress_id, message, outcome, may).await {
+    let when = EndCondition::NotStarted(queued.attempt);
+    if let Err(error) = launcher.finisher.end(&queued.egress_id, message, outcome, when).await {
         // The next sweep finds the record and diagnoses it.
         warn!(error = %chain(&error), "egress not ended");
     }
@@ -85,9 +83,9 @@ async fn end_as_failed(context: &Arc<Context>, queued: &QueuedLaunch, code: Code
 impl Launch {
     /// Back into the queue.
     pub fn again_after(self, pause: Duration, scope: PauseScope, message: String) {
-        let Self { context, sequence, queued } = self;
-        context.queue.lock().requeue(sequence, QueuedLaunch { message, ..queued }, Instant::now() + pause, scope);
-        context.queue.notify();
+        let Self { launcher, sequence, queued } = self;
+        launcher.queue.lock().requeue(sequence, QueuedLaunch { message, ..queued }, Instant::now() + pause, scope);
+        launcher.queue.notify();
     }
 
     /// Back into the queue, because Redis does not answer.
@@ -100,14 +98,13 @@ impl Launch {
     pub async fn not_wanted(self, target: &Target) {
         let attempt = self.queued.next_attempt(target.name());
         self.drop_task(attempt, |record| {
-            let dispatch = Dispatch::of(record);
-            // Where the next launch needs a new number, this number may have had a task, which has to be billed.
-            let unused = !dispatch.asked && !dispatch.fresh;
+            // This number may have had a task, which has to be billed.
+            let unused = !record.state.may_have_task();
             record.attempt < attempt || (record.attempt == attempt && unused)
         })
         .await;
-        self.context.queue.lock().launch_ended(&self.queued.egress_id);
-        self.context.queue.leave(&self.queued.egress_id);
+        self.launcher.queue.lock().launch_ended(&self.queued.egress_id);
+        self.launcher.queue.leave(&self.queued.egress_id);
     }
 
     /// The launcher's answer was no, or there was none.
@@ -123,7 +120,7 @@ impl Launch {
                     // A single throttled call among many that went well is chance.
                     Some(_) if !target.throttled() => self.again_after(pause, PauseScope::Launch, message),
                     Some(pace) => {
-                        let _ = self.context.tasks.slow_down(target.name(), pace, pause).await;
+                        let _ = self.launcher.tasks.slow_down(target.name(), pace, pause).await;
                         self.again_after(pause, PauseScope::Launch, message);
                     }
                     None => self.again_after(pause, PauseScope::All, message),
@@ -133,7 +130,7 @@ impl Launch {
             LaunchError::ZoneCapacity { message } => {
                 debug!(reason = message, target = target.name(), "no capacity in one zone");
                 self.not_launched().await;
-                self.queued.dispatch.fresh = true;
+                self.queued.fresh = true;
                 self.again_after(Duration::ZERO, PauseScope::Launch, message);
             }
             LaunchError::Capacity { message } | LaunchError::Quota { message } => {
@@ -150,7 +147,7 @@ impl Launch {
                 } else if self.queued.run_mode == RunMode::Salvage {
                     // An operator may mend it while the uploads can still be completed.
                     self.not_launched().await;
-                    self.queued.dispatch.fresh = true;
+                    self.queued.fresh = true;
                     self.again_after(IMPOSSIBLE_PAUSE, PauseScope::Launch, message);
                 } else {
                     self.not_launched().await;
@@ -168,42 +165,42 @@ impl Launch {
     /// To the next target with a new attempt number; where all were tried, to all of them again after a pause.
     async fn elsewhere(mut self, target: &Target, message: String) {
         self.not_launched().await;
-        self.queued.dispatch.fresh = true;
+        self.queued.fresh = true;
         self.queued.dispatch.tried.insert(target.name().to_owned());
         let pause = if self.has_another(target) { Duration::ZERO } else { NO_ROOM_PAUSE };
         self.again_after(pause, PauseScope::Launch, format!("{}: {message}", target.name()));
     }
 
     fn has_another(&self, target: &Target) -> bool {
-        let Dispatch { shapes, tried, .. } = &self.queued.dispatch;
-        self.context.targets.has_another(shapes, tried, target.name())
+        let dispatch = &self.queued.dispatch;
+        self.launcher.targets.has_another(&dispatch.shapes, &dispatch.tried, target.name())
     }
 
     /// Ends the egress as FAILED.
     pub async fn fail(self, message: String) {
-        self.context.queue.lock().launch_ended(&self.queued.egress_id);
-        self.context.withdraw_tickets(&self.queued.egress_id, &[&self.queued.dispatch.claim]).await;
-        end_as_failed(&self.context, &self.queued, Code::Internal, message).await;
+        self.launcher.queue.lock().launch_ended(&self.queued.egress_id);
+        self.launcher.finisher.withdraw_tickets(&self.queued.egress_id, &[&self.queued.dispatch.claim]).await;
+        end_as_failed(&self.launcher, &self.queued, Code::Internal, message).await;
     }
 
     /// The launch certainly did not happen: its slot is free, and no target has to be asked about it.
     pub async fn not_launched(&mut self) {
-        self.queued.dispatch.asked = false;
-        let context = Arc::clone(&self.context);
-        self.drop_task(self.queued.attempt, |record| context.owns(record)).await;
+        self.queued.asked = false;
+        let launcher = Arc::clone(&self.launcher);
+        self.drop_task(self.queued.attempt, |record| launcher.records.owns(record)).await;
     }
 
     /// Closes the slot without a bill, where `is_ours` holds for the record; a slot that stays open is closed by
     /// billing.
     pub async fn drop_task(&self, attempt: u32, is_ours: impl Fn(&Record) -> bool) {
-        let (context, id) = (&self.context, &self.queued.egress_id);
-        match context.registry.get(id).await {
+        let (launcher, id) = (&self.launcher, &self.queued.egress_id);
+        match launcher.records.registry.get(id).await {
             Ok(Some(record)) if !is_ours(&record) => return,
             Ok(_) => {}
             Err(error) => return debug!(error = %chain(&error), "slot not dropped, it may be another dispatcher's"),
         }
         let key = TaskKey { egress_id: id.clone(), attempt };
-        if let Err(error) = context.tasks.drop(&key).await {
+        if let Err(error) = launcher.tasks.drop(&key).await {
             debug!(error = %chain(&error), "slot not dropped; the next billing round closes it");
         }
     }
@@ -218,21 +215,19 @@ impl Launch {
         attempt: u32,
         current: &ClaimToken,
     ) -> Result<Result<ClaimToken, BeginOutcome>, BusError> {
-        let (context, id) = (&self.context, &self.queued.egress_id);
-        let ttl = context.config().ticket_ttl(self.queued.run_mode);
-        if let Some(copy) = context.tickets.copy(id, current, attempt, ttl).await? {
+        let (launcher, id) = (&self.launcher, &self.queued.egress_id);
+        let ttl = launcher.instance.config().ticket_ttl(self.queued.run_mode);
+        if let Some(copy) = launcher.tickets.copy(id, current, attempt, ttl).await? {
             return Ok(Ok(copy));
         }
-        let Some(record) = context.registry.get(id).await? else { return Ok(Err(BeginOutcome::NotWanted)) };
-        let starting = matches!(record.phase, Phase::Accepted | Phase::Launching);
-        let is_same =
-            record.attempt == self.queued.attempt && Dispatch::of(&record).claim == self.queued.dispatch.claim;
-        if !context.owns(&record) || !starting || !is_same {
+        let Some(record) = launcher.records.registry.get(id).await? else { return Ok(Err(BeginOutcome::NotWanted)) };
+        let is_same = record.attempt == self.queued.attempt && record.dispatch.claim == self.queued.dispatch.claim;
+        if !launcher.records.owns(&record) || !record.state.is_starting() || !is_same {
             return Ok(Err(BeginOutcome::NotWanted));
         }
         let copy = match record.spare.as_str() {
             "" => None,
-            spare => context.tickets.copy(id, &ClaimToken::from_text(spare), attempt, ttl).await?,
+            spare => launcher.tickets.copy(id, &ClaimToken::from_text(spare), attempt, ttl).await?,
         };
         Ok(copy.ok_or(BeginOutcome::NoTicket))
     }

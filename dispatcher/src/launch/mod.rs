@@ -1,16 +1,18 @@
 //! From the queue to a started task: takes the next launch, opens a slot at a target, writes `Launching` into the
-//! record, calls the launcher, notes the task. [`run`] is the loop; each launch is a task of its own, and its path is
-//! in this file. `attempt` has the ways a launch ends without a task. Never decides whether an egress is accepted, nor
-//! what a dead task means.
+//! record, calls the launcher, notes the task. The path of each launch is in this file; `attempt` has the ways a launch
+//! ends without a task, `task_launcher` the actor's state. Never decides whether an egress is accepted, nor what a dead
+//! task means.
 
 mod attempt;
+mod task_launcher;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use spillway_bus::lifecycle::{LaunchCall, LaunchEvent};
 use spillway_bus::{
-    BusError, CapReached, Caps, ClaimToken, Decision, OpenTask, Pace, Phase, Record, SlotResult, TaskKey, Updated,
+    BusError, CapReached, Caps, ClaimToken, LaunchState, OpenTask, Pace, SlotResult, TaskFacts, TaskKey, Updated,
 };
 use spillway_cost::{Shape, estimate};
 use spillway_launchers::{LaunchError, LaunchOrder, RunMode, StopMode, TaskRef};
@@ -20,8 +22,7 @@ use tokio::time::Instant;
 use tracing::{Instrument, debug, info, info_span, warn};
 
 use self::attempt::{BeginOutcome, Launch};
-use crate::context::Context;
-use crate::launch_state::{Dispatch, TaskFacts, task_of};
+pub use self::task_launcher::TaskLauncher;
 use crate::queue::{NO_ROOM_PAUSE, PauseScope, QueueStep, QueuedLaunch};
 use crate::targets::{LaunchOutcome, Target};
 
@@ -29,18 +30,18 @@ use crate::targets::{LaunchOutcome, Target};
 const LAUNCH_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// The launch loop. Returns when the dispatcher stops.
-pub async fn run(context: Arc<Context>) {
+pub async fn run(launcher: Arc<TaskLauncher>) {
     loop {
-        let step = context.queue.lock().next(Instant::now());
+        let step = launcher.queue.lock().next(Instant::now());
         match step {
             QueueStep::Launch(sequence, queued) => {
                 let span = info_span!("egress", egress_id = %queued.egress_id);
-                let launch = Launch { context: Arc::clone(&context), sequence, queued: *queued };
-                context.spawn(launch.run().instrument(span));
+                let launch = Launch { launcher: Arc::clone(&launcher), sequence, queued: *queued };
+                launcher.instance.spawn(launch.run().instrument(span));
             }
             QueueStep::GiveUp(queued) => {
-                let context = Arc::clone(&context);
-                context.clone().spawn(async move { attempt::give_up(&context, &queued).await });
+                let shared = Arc::clone(&launcher);
+                launcher.instance.spawn(async move { attempt::give_up(&shared, &queued).await });
             }
             QueueStep::Wait(until) => {
                 let rest = async {
@@ -51,8 +52,8 @@ pub async fn run(context: Arc<Context>) {
                 };
                 tokio::select! {
                     () = rest => {}
-                    () = context.queue.changed() => {}
-                    () = context.shutdown.triggered() => return,
+                    () = launcher.queue.changed() => {}
+                    () = launcher.instance.shutdown.triggered() => return,
                 }
             }
         }
@@ -62,7 +63,7 @@ pub async fn run(context: Arc<Context>) {
 impl Launch {
     /// Opens a slot, waits for the target's pace, and goes on with [`Launch::at`].
     async fn run(mut self) {
-        match find_slot(&self.context, &mut self.queued).await {
+        match find_slot(&self.launcher, &mut self.queued).await {
             Ok(Placement::At { target, wait, slowed }) => {
                 tokio::time::sleep(wait).await;
                 self.at(target, slowed).await;
@@ -79,7 +80,7 @@ impl Launch {
         match self.begin(&target).await {
             Ok(BeginOutcome::Launching { asked_before }) => {
                 // Another dispatcher that took us for dead may have closed the slot before the record named its target.
-                match keep_open(&self.context, &self.queued, &target).await {
+                match keep_open(&self.launcher, &self.queued, &target).await {
                     Ok(()) => self.ask(&target, slowed, asked_before).await,
                     Err(error) => self.again_with_redis(&error, "task not noted as open"),
                 }
@@ -93,14 +94,13 @@ impl Launch {
         }
     }
 
-    /// Writes `Launching`, the target and the attempt into the record before anything can be running.
+    /// Writes the call, its target and its number into the record before anything can be running.
     async fn begin(&mut self, target: &Target) -> Result<BeginOutcome, BusError> {
-        let (context, id) = (&self.context, &self.queued.egress_id);
-        let (now_ms, before) = (context.clock.unix_ms(), self.queued.attempt);
-        let attempt = self.queued.next_attempt(target.name());
-        let fresh = self.queued.dispatch.is_fresh_at(target.name());
-        let old_claim = ClaimToken::from_text(&self.queued.dispatch.claim);
-        let mut claim = self.queued.dispatch.claim.clone();
+        let (launcher, id, queued) = (&self.launcher, &self.queued.egress_id, &self.queued);
+        let attempt = queued.next_attempt(target.name());
+        let fresh = queued.is_fresh_at(target.name());
+        let old_claim = ClaimToken::from_text(&queued.dispatch.claim);
+        let mut claim = queued.dispatch.claim.clone();
         if fresh {
             // The old ticket stays until the record says that it is not to be used: a crash in between leaves two
             // tickets, of which the record knows one.
@@ -109,59 +109,39 @@ impl Launch {
                 Err(outcome) => return Ok(outcome),
             }
         }
-        let mut asked_before = false;
-        let Dispatch { tried, asked: may_run, launched_ms: last_ms, .. } = &self.queued.dispatch;
-        let updated = context
-            .registry
-            .update(id, |record| {
-                let starting = matches!(record.phase, Phase::Accepted | Phase::Launching);
-                if !context.owns(record) || !starting || record.attempt != before {
-                    return Decision::Leave;
-                }
-                let mut dispatch = Dispatch::of(record);
-                // The queued state was old: the launch has been requested and answered since.
-                let launched = dispatch.asked && !dispatch.fresh && record.task.is_some();
-                if launched && record.phase == Phase::Launching && !fresh {
-                    return Decision::Leave;
-                }
-                // The last request was ours, and the answer was no.
-                let refused = !may_run && *last_ms > 0 && *last_ms == dispatch.launched_ms;
-                asked_before = dispatch.asked && !fresh && !refused;
-                record.phase = Phase::Launching;
-                record.attempt = attempt;
-                if let (true, Some(task)) = (fresh, task_of(record)) {
-                    dispatch.earlier.insert(before, task);
-                    record.task = None;
-                }
-                dispatch.launched_ms = now_ms;
-                dispatch.claim.clone_from(&claim);
-                dispatch.tried.clone_from(tried);
-                target.name().clone_into(&mut dispatch.target);
-                dispatch.asked = true;
-                dispatch.fresh = false;
-                dispatch.write(record);
-                Decision::Write
-            })
-            .await?;
+        let call = LaunchCall {
+            by: launcher.records.by(),
+            seen: queued.attempt,
+            attempt,
+            target: target.name().to_owned(),
+            claim: claim.clone(),
+            tried: queued.dispatch.tried.clone(),
+            at_ms: launcher.instance.clock.unix_ms(),
+            refused_ms: queued.refused_ms(),
+        };
+        let updated = launcher.records.apply(id, &LaunchEvent::Requested(call)).await?;
         let Updated::Written(record) = updated else {
             if fresh {
-                context.tickets.withdraw(id, &ClaimToken::from_text(&claim)).await?;
+                launcher.tickets.withdraw(id, &ClaimToken::from_text(&claim)).await?;
             }
             return Ok(BeginOutcome::NotWanted);
         };
-        if fresh && let Err(error) = context.tickets.withdraw(id, &old_claim).await {
+        if fresh && let Err(error) = launcher.tickets.withdraw(id, &old_claim).await {
             debug!(error = %chain(&error), "ticket of the previous attempt not withdrawn; the record no longer uses it");
         }
+        let asked_before = record.state == LaunchState::Unknown;
         self.queued.attempt = attempt;
-        self.queued.dispatch = Dispatch::of(&record);
+        self.queued.asked = true;
+        self.queued.fresh = false;
+        self.queued.dispatch = record.dispatch;
         Ok(BeginOutcome::Launching { asked_before })
     }
 
     async fn ask(self, target: &Arc<Target>, slowed: bool, asked_before: bool) {
-        let context = Arc::clone(&self.context);
+        let launcher = Arc::clone(&self.launcher);
         let order = self.order(target);
         let waited_s = self.queued.enqueued_at.elapsed().as_secs_f64();
-        context.metrics.observe("spillway_queue_wait_seconds", &[], waited_s);
+        launcher.instance.metrics.observe("spillway_queue_wait_seconds", &[], waited_s);
         target.launch_requested();
         let answer = tokio::time::timeout(LAUNCH_TIMEOUT, target.launcher.launch(&order)).await;
         let answer = answer.unwrap_or_else(|_| {
@@ -169,12 +149,12 @@ impl Launch {
         });
         let outcome = answer.as_ref().map_or_else(attempt::label, |_| "launched");
         let labels = [("target", target.name()), ("outcome", outcome)];
-        context.metrics.count("spillway_launches_total", &labels, 1.0);
+        launcher.instance.metrics.count("spillway_launches_total", &labels, 1.0);
         match answer {
             Ok(task) => {
                 target.record_outcome(LaunchOutcome::Launched);
                 if let (true, Some(pace)) = (slowed, target.pace) {
-                    let _ = context.tasks.speed_up(target.name(), pace).await;
+                    let _ = launcher.tasks.speed_up(target.name(), pace).await;
                 }
                 self.launched(target, task).await;
             }
@@ -197,9 +177,9 @@ impl Launch {
             egress_id: egress_id.clone(),
             attempt: *attempt,
             run_mode: *run_mode,
-            installation: self.context.installation(),
+            installation: self.launcher.installation.get(),
             claim: dispatch.claim.clone(),
-            handover: self.context.handover.clone(),
+            handover: self.launcher.handover.clone(),
             labels,
             shape: dispatch.shapes.get(target.name()).copied().unwrap_or(ours),
             // Uploads need no browser.
@@ -209,23 +189,39 @@ impl Launch {
     }
 
     async fn launched(self, target: &Target, task: TaskRef) {
-        self.context.queue.lock().launch_ended(&self.queued.egress_id);
-        self.context.queue.notify();
+        self.launcher.queue.lock().launch_ended(&self.queued.egress_id);
+        self.launcher.queue.notify();
         info!(%task, target = target.name(), attempt = self.queued.attempt, "launched");
-        let (context, id) = (&self.context, &self.queued.egress_id);
-        match note_task(context, id, self.queued.attempt, &task).await {
+        let (launcher, id) = (&self.launcher, &self.queued.egress_id);
+        match launcher.note_task(id, self.queued.attempt, &task).await {
             Ok(true) => {}
             Ok(false) => {
                 debug!(%task, "over before its task was noted");
                 // A runner that sends heartbeats ended the egress itself and is about to exit.
-                if !matches!(context.heartbeats.last(id).await, Ok(Some(_))) {
+                if !matches!(launcher.records.heartbeats.last(id).await, Ok(Some(_))) {
                     target.launcher.end(&task, StopMode::Immediate).await;
                 }
-                context.queue.leave(id);
+                launcher.queue.leave(id);
             }
             // The sweep launches again, and the launcher answers with the task it knows by egress id and attempt.
             Err(error) => warn!(error = %chain(&error), "task not noted in the registry"),
         }
+    }
+}
+
+impl TaskLauncher {
+    /// Writes the task of this attempt into the record. False: the egress is over, or has another attempt, so the task
+    /// is not wanted.
+    ///
+    /// # Errors
+    /// When Redis does not answer; a retry is right.
+    pub async fn note_task(&self, id: &EgressId, attempt: u32, task: &TaskRef) -> Result<bool, BusError> {
+        let noted = LaunchEvent::TaskNoted { attempt, task: task.clone() };
+        Ok(match self.records.apply(id, &noted).await? {
+            Updated::Written(_) => true,
+            Updated::Left(record) => record.attempt == attempt && !record.state.is_over(),
+            Updated::Missing => false,
+        })
     }
 }
 
@@ -244,19 +240,19 @@ enum Placement {
 ///
 /// # Errors
 /// When Redis does not answer; a retry is right.
-async fn find_slot(context: &Context, queued: &mut QueuedLaunch) -> Result<Placement, BusError> {
+async fn find_slot(launcher: &TaskLauncher, queued: &mut QueuedLaunch) -> Result<Placement, BusError> {
     let dispatch = &queued.dispatch;
     let now = Instant::now();
-    if dispatch.asked {
-        let Some(target) = context.targets.named(&dispatch.target) else {
+    if queued.asked {
+        let Some(target) = launcher.targets.named(&dispatch.target) else {
             return Ok(Placement::Lost(dispatch.target.clone()));
         };
         return Ok(Placement::At { target, wait: Duration::ZERO, slowed: false });
     }
-    let mut choice = context.targets.choose(&dispatch.shapes, &dispatch.tried, now);
+    let mut choice = launcher.targets.choose(&dispatch.shapes, &dispatch.tried, now);
     if choice.open.is_empty() && !dispatch.tried.is_empty() {
         queued.dispatch.tried.clear();
-        choice = context.targets.choose(&queued.dispatch.shapes, &queued.dispatch.tried, now);
+        choice = launcher.targets.choose(&queued.dispatch.shapes, &queued.dispatch.tried, now);
     }
     let mut later: Option<(Duration, String)> = None;
     let mut sooner = |wait: Duration, message: String| {
@@ -265,10 +261,11 @@ async fn find_slot(context: &Context, queued: &mut QueuedLaunch) -> Result<Place
         }
     };
     for target in choice.open {
-        match open_slot(context, queued, &target, caps(context, queued, &target), target.pace).await? {
+        match open_slot(launcher, queued, &target, caps(launcher, queued, &target), target.pace).await? {
             SlotResult::Granted { wait, slowed } => return Ok(Placement::At { target, wait, slowed }),
             SlotResult::Refused(CapReached::All) => {
-                let message = format!("all {} slots are taken", context.config().max_tasks.unwrap_or_default());
+                let message =
+                    format!("all {} slots are taken", launcher.instance.config().max_tasks.unwrap_or_default());
                 return Ok(Placement::None { pause: NO_ROOM_PAUSE, scope: PauseScope::All, message });
             }
             SlotResult::Refused(CapReached::Tenant) => {
@@ -289,8 +286,8 @@ async fn find_slot(context: &Context, queued: &mut QueuedLaunch) -> Result<Place
     Ok(Placement::None { pause, scope: PauseScope::Launch, message })
 }
 
-fn caps(context: &Context, queued: &QueuedLaunch, target: &Target) -> Caps {
-    let config = context.config();
+fn caps(launcher: &TaskLauncher, queued: &QueuedLaunch, target: &Target) -> Caps {
+    let config = launcher.instance.config();
     match queued.run_mode {
         RunMode::Record => Caps {
             all: config.max_tasks,
@@ -306,25 +303,25 @@ fn caps(context: &Context, queued: &QueuedLaunch, target: &Target) -> Caps {
 ///
 /// # Errors
 /// When Redis does not answer; a retry is right.
-async fn keep_open(context: &Context, queued: &QueuedLaunch, target: &Target) -> Result<(), BusError> {
-    open_slot(context, queued, target, Caps::default(), None).await.map(drop)
+async fn keep_open(launcher: &TaskLauncher, queued: &QueuedLaunch, target: &Target) -> Result<(), BusError> {
+    open_slot(launcher, queued, target, Caps::default(), None).await.map(drop)
 }
 
 async fn open_slot(
-    context: &Context,
+    launcher: &TaskLauncher,
     queued: &QueuedLaunch,
     target: &Target,
     caps: Caps,
     pace: Option<Pace>,
 ) -> Result<SlotResult, BusError> {
     let key = TaskKey { egress_id: queued.egress_id.clone(), attempt: queued.next_attempt(target.name()) };
-    let facts = facts(context, queued, target).text();
+    let facts = facts(launcher, queued, target).text();
     let open_task = OpenTask { task: &key, tenant: &queued.tenant, target: target.name(), facts: &facts, caps, pace };
-    context.tasks.open(open_task).await
+    launcher.tasks.open(open_task).await
 }
 
 /// What the bill of the task will need, and what an hour of it is expected to cost.
-fn facts(context: &Context, queued: &QueuedLaunch, target: &Target) -> TaskFacts {
+fn facts(launcher: &TaskLauncher, queued: &QueuedLaunch, target: &Target) -> TaskFacts {
     let (dispatch, config) = (&queued.dispatch, &target.config);
     let no_machine = Shape { cpu_milli: 0, memory_mib: 0, disk_gib: 0 };
     let mut facts = TaskFacts {
@@ -338,37 +335,12 @@ fn facts(context: &Context, queued: &QueuedLaunch, target: &Target) -> TaskFacts
         nat: config.nat,
         shape: dispatch.shapes.get(target.name()).copied().unwrap_or(no_machine),
         load: dispatch.load,
-        opened_ms: context.clock.unix_ms(),
+        opened_ms: launcher.instance.clock.unix_ms(),
         hour: 0.0,
     };
     // Usually billed there beside the recording, where that is known.
-    let extra_s = context.overheads().extra_s(target.name());
+    let extra_s = launcher.overheads.extra_s(target.name());
     let hour = |rate| estimate(rate, facts.shape, &facts.load, 3600.0, facts.nat, extra_s).total;
-    facts.hour = facts.rate(&context.config().prices).map(hour).unwrap_or_default();
+    facts.hour = launcher.instance.config().prices.rate_of(&facts).map(hour).unwrap_or_default();
     facts
-}
-
-/// Writes the task of this attempt into the record. False: the egress is over, or has another attempt, so the task is
-/// not wanted.
-///
-/// # Errors
-/// When Redis does not answer; a retry is right.
-pub async fn note_task(context: &Context, id: &EgressId, attempt: u32, task: &TaskRef) -> Result<bool, BusError> {
-    let text = serde_json::to_string(task).ok();
-    let wants = |record: &Record| record.attempt == attempt && record.phase != Phase::Over;
-    let updated = context
-        .registry
-        .update(id, |record| {
-            if !wants(record) || task_of(record).as_ref() == Some(task) {
-                return Decision::Leave;
-            }
-            record.task.clone_from(&text);
-            Decision::Write
-        })
-        .await?;
-    Ok(match updated {
-        Updated::Written(_) => true,
-        Updated::Left(record) => wants(record.as_ref()),
-        Updated::Missing => false,
-    })
 }

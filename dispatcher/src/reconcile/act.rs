@@ -1,19 +1,23 @@
 //! Diagnosis → action: the same for a sweep, for an exit event of a platform, and in the Lambda function. Changes
-//! records by compare-and-set, enqueues launches, ends tasks.
+//! records by events of their lifecycle, enqueues launches, ends tasks.
 
 use std::sync::Arc;
 
-use spillway_bus::{BusError, Decision, Phase, Record, Updated};
-use spillway_launchers::StopMode;
+use spillway_bus::lifecycle::{self, EndCondition, LaunchEvent, SalvageOrder, SeenLaunch};
+use spillway_bus::{BusError, ClaimToken, Phase, Record, Tickets, Updated};
+use spillway_launchers::{RunMode, StopMode};
+use spillway_process::chain;
 use spillway_protocol::code::Code;
-use spillway_protocol::ids::EgressId;
 use spillway_protocol::ledger::Outcome;
-use tracing::{Instrument, debug, info};
+use tracing::{Instrument, debug, error, info};
 
 use super::diagnosis::Diagnosis;
-use super::{relaunch, salvage};
-use crate::context::Context;
-use crate::final_state;
+use crate::config::settings::SALVAGE_TIMEOUT;
+use crate::final_state::Finisher;
+use crate::instance::Instance;
+use crate::intake::Intake;
+use crate::launch::TaskLauncher;
+use crate::records::Records;
 
 /// What was done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,107 +38,148 @@ pub(super) enum ActOutcome {
     Conflict,
 }
 
-/// Carries a diagnosis out.
-///
-/// # Errors
-/// When Redis does not answer; the next sweep is the retry.
-pub(super) async fn act(context: &Arc<Context>, record: &Record, diagnosis: Diagnosis) -> Result<ActOutcome, BusError> {
-    Ok(match diagnosis {
-        Diagnosis::Leave => ActOutcome::Nothing,
-        // The caller may have had no answer: livekit-server is told before the launch.
-        Diagnosis::Launch if record.phase == Phase::Accepted => {
-            final_state::announce(context, record.clone());
-            ActOutcome::Enqueued
-        }
-        Diagnosis::Launch => {
-            context.queue.enqueue(record, context.clock.unix_ms());
-            ActOutcome::Enqueued
-        }
-        Diagnosis::Deliver => {
-            final_state::deliver(context, record);
-            ActOutcome::Delivering
-        }
-        Diagnosis::Remind => {
-            info!("stopped through Redis and still recording; the platform is asked to end its task");
-            end(context, record, StopMode::Graceful);
-            ActOutcome::Reminded
-        }
-        Diagnosis::Again(message) => {
-            if !relaunch::begin(context, record, &message).await? {
-                return Ok(ActOutcome::Conflict);
+/// Carries diagnoses out. Clones act for the same dispatcher.
+#[derive(Clone)]
+pub struct Actions {
+    /// Its tasks are those of this dispatcher.
+    pub instance: Arc<Instance>,
+    /// What is changed.
+    pub records: Records,
+    /// Copied for salvage runs.
+    pub tickets: Tickets,
+    /// Where launches go, and what knows the targets.
+    pub launcher: Arc<TaskLauncher>,
+    /// Ends egresses.
+    pub finisher: Arc<Finisher>,
+    /// Announces egresses whose dispatcher died before it did.
+    pub intake: Arc<Intake>,
+}
+
+impl Actions {
+    /// Carries a diagnosis out.
+    ///
+    /// # Errors
+    /// When Redis does not answer; the next sweep is the retry. When the record cannot be read; it is left alone.
+    pub(super) async fn act(&self, record: &Record, diagnosis: Diagnosis) -> Result<ActOutcome, BusError> {
+        Ok(match diagnosis {
+            Diagnosis::Leave => ActOutcome::Nothing,
+            // The caller may have had no answer: livekit-server is told before the launch.
+            Diagnosis::Launch if record.phase() == Phase::Accepted => {
+                self.intake.resume(record.clone());
+                ActOutcome::Enqueued
             }
-            end(context, record, StopMode::Immediate);
-            ActOutcome::Again
-        }
-        Diagnosis::Ask(message) if final_state::as_livekit_knows_it(context, record).await? => {
-            debug!(message, "livekit-server knew its end");
-            ActOutcome::Ended
-        }
-        Diagnosis::Ask(message) => finish(context, record, message, false).await?,
-        Diagnosis::End { message, aborted } => finish(context, record, message, aborted).await?,
-    })
-}
-
-/// By a salvage run if there are uploads to complete, else at once.
-async fn finish(
-    context: &Arc<Context>,
-    record: &Record,
-    message: String,
-    aborted: bool,
-) -> Result<ActOutcome, BusError> {
-    let outcome = |message| {
-        if aborted { Outcome::Aborted { message } } else { Outcome::Failed { code: Code::Internal, message } }
-    };
-    let done = if salvage::begin(context, record, &message).await? {
-        ActOutcome::Salvage
-    } else if final_state::ended(context, &record.egress_id, message, outcome, final_state::stands_as(record)).await? {
-        ActOutcome::Ended
-    } else {
-        return Ok(ActOutcome::Conflict);
-    };
-    let reason = if aborted { "reclaimed" } else { "died" };
-    context.metrics.count("spillway_failures_total", &[("reason", reason)], 1.0);
-    end(context, record, StopMode::Immediate);
-    Ok(done)
-}
-
-/// In the background: a slow platform must not delay the sweep.
-fn end(context: &Arc<Context>, record: &Record, how: StopMode) {
-    let (shared, record) = (Arc::clone(context), record.clone());
-    context.spawn(async move { shared.targets.end(&record, how).await }.in_current_span());
-}
-
-/// The dispatcher that owns the record has no heartbeat. Always false for our own records.
-///
-/// # Errors
-/// When Redis does not answer; a retry is right.
-pub(super) async fn is_owner_silent(context: &Context, record: &Record) -> Result<bool, BusError> {
-    if context.owns(record) {
-        return Ok(false);
-    }
-    match EgressId::parse(&record.dispatcher) {
-        Ok(name) => Ok(context.heartbeats.last(&name).await?.is_none()),
-        Err(_) => Ok(true),
-    }
-}
-
-/// Makes this dispatcher the owner; `None` when another one was faster.
-///
-/// # Errors
-/// When Redis does not answer; a retry is right.
-pub(super) async fn adopt(context: &Arc<Context>, record: Record) -> Result<Option<Record>, BusError> {
-    let before = record.dispatcher;
-    let updated = context
-        .registry
-        .update(&record.egress_id, |record| {
-            if record.dispatcher != before {
-                return Decision::Leave;
+            Diagnosis::Launch => {
+                self.launcher.enqueue(record);
+                ActOutcome::Enqueued
             }
-            record.dispatcher = context.name.to_string();
-            Decision::Write
+            Diagnosis::Deliver => {
+                self.finisher.deliver(record);
+                ActOutcome::Delivering
+            }
+            Diagnosis::Remind => {
+                info!("stopped through Redis and still recording; the platform is asked to end its task");
+                self.end_task(record, StopMode::Graceful);
+                ActOutcome::Reminded
+            }
+            Diagnosis::Again(message) => {
+                if !self.launch_again(record, &message).await? {
+                    return Ok(ActOutcome::Conflict);
+                }
+                self.end_task(record, StopMode::Immediate);
+                ActOutcome::Again
+            }
+            Diagnosis::Ask(message) if self.finisher.as_livekit_knows_it(record).await? => {
+                debug!(message, "livekit-server knew its end");
+                ActOutcome::Ended
+            }
+            Diagnosis::Ask(message) => self.finish(record, message, false).await?,
+            Diagnosis::End { message, aborted } => self.finish(record, message, aborted).await?,
         })
-        .await?;
-    let Updated::Written(record) = updated else { return Ok(None) };
-    info!(from = before, phase = ?record.phase, "taken over from a dispatcher that is gone");
-    Ok(Some(*record))
+    }
+
+    /// By a salvage run if there are uploads to complete, else at once.
+    async fn finish(&self, record: &Record, message: String, aborted: bool) -> Result<ActOutcome, BusError> {
+        let outcome = |message| {
+            if aborted { Outcome::Aborted { message } } else { Outcome::Failed { code: Code::Internal, message } }
+        };
+        let when = EndCondition::Stands(SeenLaunch::of(record));
+        let done = if self.salvage(record, &message).await? {
+            ActOutcome::Salvage
+        } else if self.finisher.end(&record.egress_id, message, outcome, when).await? {
+            ActOutcome::Ended
+        } else {
+            return Ok(ActOutcome::Conflict);
+        };
+        let reason = if aborted { "reclaimed" } else { "died" };
+        self.instance.metrics.count("spillway_failures_total", &[("reason", reason)], 1.0);
+        self.end_task(record, StopMode::Immediate);
+        Ok(done)
+    }
+
+    /// In the background: a slow platform must not delay the sweep.
+    fn end_task(&self, record: &Record, how: StopMode) {
+        let (targets, record) = (Arc::clone(&self.launcher.targets), record.clone());
+        self.instance.spawn(async move { targets.end(&record, how).await }.in_current_span());
+    }
+
+    /// A target other than the one it was launched at could be asked now.
+    pub(super) fn has_another(&self, record: &Record) -> bool {
+        let dispatch = &record.dispatch;
+        self.launcher.targets.has_another(&dispatch.shapes, &dispatch.tried, &dispatch.target)
+    }
+
+    /// A task that never recorded anything is replaced: back into the queue as a new attempt, at another target if there
+    /// is one. The next launch withdraws the ticket of the previous one; a runner that comes late finds that the record
+    /// has moved on. False: the record has changed since it was `seen`.
+    async fn launch_again(&self, seen: &Record, message: &str) -> Result<bool, BusError> {
+        let again = LaunchEvent::StartLost {
+            attempt: seen.attempt,
+            task: seen.task().cloned(),
+            by: self.records.by(),
+            deadline_ms: self.instance.deadline_ms(),
+        };
+        let Updated::Written(record) = self.records.apply(&seen.egress_id, &again).await? else { return Ok(false) };
+        info!(reason = message, attempt = record.attempt, "its task never recorded; another is launched");
+        self.instance.metrics.count("spillway_relaunches_total", &[], 1.0);
+        self.launcher.enqueue_anew(&record);
+        Ok(true)
+    }
+
+    /// A task that died with its disk leaves incomplete uploads. A salvage run, a task of the same image, completes
+    /// them: the dispatcher itself has no access to users' stores. It has the next attempt number, so that a runner
+    /// which was only cut off finds itself replaced; if it dies too, another one follows. False: there is nothing to
+    /// salvage, or the record has changed since it was `seen`.
+    async fn salvage(&self, seen: &Record, message: &str) -> Result<bool, BusError> {
+        if !lifecycle::can_be_salvaged(seen) {
+            return Ok(false);
+        }
+        let (id, attempt) = (&seen.egress_id, seen.attempt + 1);
+        let spare = ClaimToken::from_text(&seen.spare);
+        let ttl = self.instance.config().ticket_ttl(RunMode::Salvage);
+        let claim = match self.tickets.copy(id, &spare, attempt, ttl).await {
+            Ok(Some(claim)) => claim,
+            // The spare ticket is gone only after it has expired.
+            Ok(None) => return Ok(false),
+            Err(error @ BusError::Ticket { .. }) => {
+                error!(egress_id = %id, error = %chain(&error), "its spare ticket is of another key; nothing is salvaged");
+                return Ok(false);
+            }
+            Err(error) => return Err(error),
+        };
+        let order = SalvageOrder {
+            by: self.records.by(),
+            attempt: seen.attempt,
+            spare: seen.spare.clone(),
+            claim: claim.reveal().to_owned(),
+            deadline_ms: self.instance.clock.unix_ms().saturating_add(SALVAGE_TIMEOUT.as_millis() as i64),
+            message: message.to_owned(),
+        };
+        let Updated::Written(record) = self.records.apply(id, &LaunchEvent::TaskLost(order)).await? else {
+            self.tickets.withdraw(id, &claim).await?;
+            return Ok(false);
+        };
+        info!(reason = message, attempt, "recording task lost; its uploads are completed by another");
+        self.launcher.enqueue_anew(&record);
+        Ok(true)
+    }
 }

@@ -5,9 +5,9 @@ use std::time::Duration;
 use spillway_bus::Phase;
 use spillway_launchers::{ExitReport, TaskExit, TaskStatus};
 
-use crate::liveness::HEARTBEAT_FRESH;
+use crate::records::HEARTBEAT_FRESH;
 
-/// Missing heartbeats of a task whose status is unknown.
+/// Missing heartbeats of a runner without a known task: no platform can be asked about it.
 const UNSEEN_TIMEOUT: Duration = Duration::from_secs(12);
 /// From a stop to a runner that has begun to end.
 const STOP_TIMEOUT: Duration = Duration::from_secs(60);
@@ -17,8 +17,8 @@ const STOP_TIMEOUT: Duration = Duration::from_secs(60);
 pub struct Timeouts {
     /// From the launch call to a runner that has taken over.
     pub start: Duration,
-    /// Missing heartbeats of a task that its platform reports as running: it is stopped, starved, hung, or only cut off
-    /// from Redis.
+    /// Missing heartbeats of a task that its platform reports as running, or does not report about: it is stopped,
+    /// starved, hung, or only cut off from Redis.
     pub hung: Duration,
 }
 
@@ -66,9 +66,9 @@ pub enum Diagnosis {
     Remind,
     /// Nothing was recorded: launch another task. The text is the reason.
     Again(String),
-    /// The task exited with status 0, as a runner does after its last report, and the record says that it records:
-    /// Redis may have lost that report. livekit-server is asked what it knows before the egress fails with this
-    /// message.
+    /// The task exited with status 0, as a runner does after its last report, or nothing is known about its end, and the
+    /// record says that it records: Redis may have lost that report. livekit-server is asked what it knows before the
+    /// egress fails with this message.
     Ask(String),
     /// End the egress, and the task if it still runs.
     End {
@@ -97,9 +97,11 @@ pub fn diagnose(observation: &Observation, timeouts: Timeouts) -> Diagnosis {
                 Diagnosis::Deliver
             }
         }
+        // A runner that is not in the record: the record has lost its last writes, and the runner writes it again.
+        Phase::Accepted | Phase::Launching if beating => Diagnosis::Leave,
         Phase::Accepted if observation.is_queued => Diagnosis::Leave,
         Phase::Accepted => Diagnosis::Launch,
-        Phase::Launching => starting(observation, beating, timeouts),
+        Phase::Launching => starting(observation, timeouts),
         Phase::Running if beating && observation.stop_ignored_for >= STOP_TIMEOUT => Diagnosis::Remind,
         Phase::Running | Phase::Ending if beating => Diagnosis::Leave,
         Phase::Running | Phase::Ending => match &observation.task {
@@ -107,24 +109,23 @@ pub fn diagnose(observation: &Observation, timeouts: Timeouts) -> Diagnosis {
             Some(TaskStatus::Alive | TaskStatus::Starting(_)) if observation.silent_for >= timeouts.hung => {
                 failed(format!("the runner stopped answering for {} s and was ended", observation.silent_for.as_secs()))
             }
-            Some(TaskStatus::Unknown(why)) if observation.silent_for >= UNSEEN_TIMEOUT => {
-                failed(format!("the runner has been silent for {} s ({why})", observation.silent_for.as_secs()))
+            // A platform that cannot be asked says nothing against the task.
+            Some(TaskStatus::Unknown(why)) if observation.silent_for >= timeouts.hung => {
+                Diagnosis::Ask(format!("the runner has been silent for {} s ({why})", observation.silent_for.as_secs()))
             }
             None if observation.silent_for >= UNSEEN_TIMEOUT => {
-                failed(format!("the runner has been silent for {} s", observation.silent_for.as_secs()))
+                Diagnosis::Ask(format!("the runner has been silent for {} s", observation.silent_for.as_secs()))
             }
             _ => Diagnosis::Leave,
         },
     }
 }
 
-fn starting(observation: &Observation, beating: bool, timeouts: Timeouts) -> Diagnosis {
+fn starting(observation: &Observation, timeouts: Timeouts) -> Diagnosis {
     let waited = observation.launched_for.unwrap_or_default();
     let deadline = observation.start_deadline.unwrap_or(timeouts.start);
     let may_again = observation.lost_starts < MAX_LOST_STARTS;
     match &observation.task {
-        // A second task lost the race for the ticket and exited; the one that sends heartbeats won it.
-        Some(TaskStatus::Gone(_)) if beating => Diagnosis::Leave,
         Some(TaskStatus::Gone(exit_report)) => {
             let message = format!("the runner left before it started recording: {exit_report}");
             // Spot capacity may be gone, and a machine may have been bad; a program that fails will fail again.
@@ -245,7 +246,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_seen_is_judged_by_its_silence_alone() {
+    fn a_task_that_cannot_be_seen_is_no_worse_off_than_one_that_runs() {
         let task = Some(TaskStatus::Unknown("the runner is on another machine".into()));
         let silent = |for_s| Observation {
             beat: None,
@@ -253,8 +254,11 @@ mod tests {
             silent_for: for_s * SECOND,
             ..observation(Phase::Running)
         };
-        assert_eq!(diagnosis(silent(11)), Diagnosis::Leave);
-        assert!(matches!(diagnosis(silent(12)), Diagnosis::End { .. }));
+        assert_eq!(diagnosis(silent(299)), Diagnosis::Leave);
+        assert!(matches!(diagnosis(silent(300)), Diagnosis::Ask(message) if message.contains("another machine")));
+        let nowhere = |for_s| Observation { task: None, ..silent(for_s) };
+        assert_eq!(diagnosis(nowhere(11)), Diagnosis::Leave);
+        assert_eq!(diagnosis(nowhere(12)), Diagnosis::Ask("the runner has been silent for 12 s".into()));
     }
 
     #[test]
@@ -267,6 +271,20 @@ mod tests {
         assert_eq!(diagnosis(left), failed("the runner left before it started recording: exit status 101".into()));
         assert_eq!(diagnosis(Observation { task: None, ..starting.clone() }), Diagnosis::Launch);
         assert_eq!(diagnosis(Observation { task: None, is_queued: true, ..starting }), Diagnosis::Leave);
+    }
+
+    /// It may also be a second task that lost the race for the ticket and exited: the one that sends heartbeats won it.
+    #[test]
+    fn a_record_without_its_runner_is_left_to_the_runner_that_beats() {
+        for task in
+            [None, Some(TaskStatus::Gone(TaskExit::Exited(0).into())), Some(TaskStatus::Starting("slow".into()))]
+        {
+            let late = Observation { task, launched_for: Some(90 * SECOND), ..observation(Phase::Launching) };
+            assert_eq!(diagnosis(late.clone()), Diagnosis::Leave);
+            assert_ne!(diagnosis(Observation { beat: Some(3 * SECOND), ..late }), Diagnosis::Leave);
+        }
+        assert_eq!(diagnosis(observation(Phase::Accepted)), Diagnosis::Leave);
+        assert_eq!(diagnosis(Observation { beat: None, ..observation(Phase::Accepted) }), Diagnosis::Launch);
     }
 
     #[test]

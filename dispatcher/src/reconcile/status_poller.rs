@@ -1,5 +1,4 @@
-//! Status of tasks on their platforms, asked in the background: a slow platform must not delay the sweep, which also
-//! sends our own heartbeat. One call asks about many tasks, and no task is asked about more than every 3 s: platforms
+//! Status of tasks on their platforms, asked in the background: a slow platform must not delay the sweep. One call asks about many tasks, and no task is asked about more than every 3 s: platforms
 //! limit reads.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -12,16 +11,17 @@ use spillway_protocol::ids::EgressId;
 use tokio::time::Instant;
 use tracing::debug;
 
-use crate::context::Context;
-use crate::launch_state::task_of;
+use crate::instance::Instance;
 use crate::lock::locked;
+use crate::targets::Targets;
 
 /// How long an answer is used.
 const ASK_AGAIN: Duration = Duration::from_secs(3);
 
 /// Cache of answers, and what to ask next.
 pub struct StatusPoller {
-    context: Arc<Context>,
+    instance: Arc<Instance>,
+    targets: Arc<Targets>,
     cache: Arc<Mutex<StatusCache>>,
     wanted: BTreeMap<String, Vec<StatusRequest>>,
 }
@@ -48,8 +48,8 @@ struct StatusRequest {
 
 impl StatusPoller {
     /// With an empty cache.
-    pub fn new(context: Arc<Context>) -> Self {
-        Self { context, cache: Arc::default(), wanted: BTreeMap::new() }
+    pub fn new(instance: Arc<Instance>, targets: Arc<Targets>) -> Self {
+        Self { instance, targets, cache: Arc::default(), wanted: BTreeMap::new() }
     }
 
     fn cache(&self) -> MutexGuard<'_, StatusCache> {
@@ -64,8 +64,8 @@ impl StatusPoller {
     /// The last answer about the record's task; an old one is asked for again with the next [`StatusPoller::ask`].
     /// Without an answer the task counts as alive. `None`: the record names no task.
     pub async fn about(&mut self, record: &Record) -> Option<TaskStatus> {
-        let task = task_of(record)?;
-        let Some(target) = self.context.targets.of(record) else {
+        let task = record.task()?.clone();
+        let Some(target) = self.targets.of(record) else {
             return Some(TaskStatus::Unknown(format!("{} is not configured here", task.launcher)));
         };
         if target.launcher.is_this_machine() {
@@ -78,7 +78,7 @@ impl StatusPoller {
         };
         // A task that is gone stays gone.
         if !matches!(task_status, TaskStatus::Gone(_)) && last.is_none_or(|at| now - at >= ASK_AGAIN) {
-            let starting = record.phase == Phase::Launching;
+            let starting = record.phase() == Phase::Launching;
             let wanted = StatusRequest { egress_id: record.egress_id.clone(), task, starting, last };
             self.wanted.entry(target.name().to_owned()).or_default().push(wanted);
         }
@@ -89,14 +89,14 @@ impl StatusPoller {
     /// oldest answers.
     pub fn ask(&mut self) {
         for (name, mut wanted) in std::mem::take(&mut self.wanted) {
-            let Some(target) = self.context.targets.named(&name) else { continue };
+            let Some(target) = self.targets.named(&name) else { continue };
             if !self.cache().busy.insert(name.clone()) {
                 continue;
             }
             wanted.sort_by_key(|wanted| (wanted.starting, wanted.last));
             wanted.truncate(target.launcher.max_status_batch());
             let cache = Arc::clone(&self.cache);
-            self.context.spawn(async move {
+            self.instance.spawn(async move {
                 let tasks: Vec<TaskRef> = wanted.iter().map(|wanted| wanted.task.clone()).collect();
                 let answer = target.statuses(&tasks).await;
                 let mut cache = locked(&cache);

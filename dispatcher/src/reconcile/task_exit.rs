@@ -14,15 +14,10 @@ use spillway_protocol::ids::EgressId;
 use tokio::time::Instant;
 use tracing::{Instrument, info, info_span};
 
-use super::act::{self, ActOutcome, act};
+use super::act::{ActOutcome, Actions};
 use super::diagnosis::{Observation, Timeouts, diagnose};
-use super::relaunch;
-use crate::billing;
-use crate::context::Context;
-use crate::final_state;
-use crate::launch;
-use crate::launch_state::{Dispatch, task_of};
-use crate::liveness::HEARTBEAT_FRESH;
+use crate::billing::TaskAccounts;
+use crate::records::HEARTBEAT_FRESH;
 
 /// By then the last heartbeats of a dead runner (6 s) and of a dead dispatcher (3 s) have expired: another process is at
 /// it, or the runner lives.
@@ -69,116 +64,130 @@ enum EventStep {
     Wait(&'static str),
 }
 
-/// Handles one event; takes up to 8 s, because heartbeats have to expire.
-///
-/// # Errors
-/// When Redis does not answer; the event has to be delivered again.
-pub async fn handle(context: &Arc<Context>, event: &TaskExitEvent) -> Result<EventOutcome, BusError> {
-    let span = info_span!("egress", egress_id = %event.egress_id, attempt = event.attempt);
-    async {
-        let until = Instant::now() + HEARTBEATS_EXPIRED;
-        let outcome = loop {
-            match step(context, event).await? {
-                EventStep::Over(outcome) => break outcome,
-                EventStep::Wait(why) if Instant::now() >= until => break EventOutcome::InOtherHands(why),
-                EventStep::Wait(_) => tokio::time::sleep(POLL_INTERVAL).await,
-            }
-        };
-        let key = TaskKey { egress_id: event.egress_id.clone(), attempt: event.attempt };
-        billing::close_exited(context, &key, &event.exit_report).await?;
-        info!(task = event.task, left = %event.exit_report, ?outcome, "a task's end was told");
-        Ok(outcome)
-    }
-    .instrument(span)
-    .await
+/// Handles exit events: what an exit means is for [`Actions`], what the task cost for the accounts.
+pub struct ExitEvents {
+    /// As the sweep's.
+    pub actions: Actions,
+    /// Closes the task.
+    pub accounts: Arc<TaskAccounts>,
 }
 
-async fn step(context: &Arc<Context>, event: &TaskExitEvent) -> Result<EventStep, BusError> {
-    let Some(record) = context.registry.get(&event.egress_id).await? else {
-        return Ok(EventStep::Over(EventOutcome::NotOurs));
-    };
-    let beat = context.heartbeats.last(&record.egress_id).await?.filter(|(_, beat)| beat.attempt == record.attempt);
-    let beating = beat.as_ref().is_some_and(|(age, _)| *age < HEARTBEAT_FRESH);
-    if record.phase == Phase::Over {
-        return last_report(context, record, beating).await;
-    }
-    let dispatch = Dispatch::of(&record);
-    // An attempt that the record has not reached: a second start of the task, which the runner itself detects.
-    if event.attempt > record.attempt {
-        return Ok(EventStep::Over(EventOutcome::NotOurs));
-    }
-    if event.attempt < record.attempt || dispatch.earlier.contains_key(&event.attempt) {
-        return next_launch(context, record).await;
-    }
-    let Some(record) = at(context, event, record).await? else {
-        return Ok(EventStep::Over(EventOutcome::InOtherHands("another task of this attempt")));
-    };
-    let observation = Observation {
-        phase: record.phase,
-        launched_for: Some(Duration::ZERO),
-        start_deadline: None,
-        has_another: relaunch::has_another(context, &dispatch),
-        lost_starts: dispatch.lost_starts,
-        stop_ignored_for: Duration::ZERO,
-        is_queued: context.queue.lock().is_pending(&record.egress_id),
-        task: Some(TaskStatus::Gone(event.exit_report.clone())),
-        beat: beat.map(|(age, _)| age),
-        silent_for: Duration::ZERO,
-    };
-    Ok(match act(context, &record, diagnose(&observation, Timeouts::default())).await? {
-        ActOutcome::Ended => EventStep::Over(EventOutcome::Ended),
-        ActOutcome::Salvage => EventStep::Over(EventOutcome::Salvage),
-        ActOutcome::Again | ActOutcome::Enqueued => EventStep::Over(EventOutcome::Again),
-        ActOutcome::Delivering => EventStep::Over(EventOutcome::Delivering),
-        ActOutcome::Nothing | ActOutcome::Reminded => EventStep::Wait("a runner that is alive"),
-        ActOutcome::Conflict => EventStep::Wait("the process that changed the record"),
-    })
-}
-
-/// The egress is over: delivers its final state, unless a live process does.
-async fn last_report(context: &Arc<Context>, record: Record, beating: bool) -> Result<EventStep, BusError> {
-    if !context.registry.is_live(&record.egress_id).await? {
-        return Ok(EventStep::Over(EventOutcome::WasOver));
-    }
-    if beating {
-        return Ok(EventStep::Wait("its runner, which reports its end"));
-    }
-    let record = match act::is_owner_silent(context, &record).await? {
-        false if context.owns(&record) => record,
-        false => return Ok(EventStep::Wait("the dispatcher that reports its end")),
-        true => match act::adopt(context, record).await? {
-            Some(record) => record,
-            None => return Ok(EventStep::Wait(TAKEN_OVER)),
-        },
-    };
-    final_state::deliver(context, &record);
-    Ok(EventStep::Over(EventOutcome::Delivering))
-}
-
-/// The record has another attempt; the dispatcher that made it may have died before the launch.
-async fn next_launch(context: &Arc<Context>, record: Record) -> Result<EventStep, BusError> {
-    let waits = matches!(record.phase, Phase::Accepted | Phase::Launching) && record.task.is_none();
-    if !waits {
-        return Ok(EventStep::Over(EventOutcome::InOtherHands("the task after it")));
-    }
-    if !act::is_owner_silent(context, &record).await? {
-        return Ok(EventStep::Wait("the dispatcher that launches the next task"));
-    }
-    let Some(record) = act::adopt(context, record).await? else { return Ok(EventStep::Wait(TAKEN_OVER)) };
-    context.queue.enqueue(&record, context.clock.unix_ms());
-    Ok(EventStep::Over(if record.lost.is_empty() { EventOutcome::Again } else { EventOutcome::Salvage }))
-}
-
-/// The record, if the event's task is its task. Where the record names none, the answer of the launch call was lost
-/// with its dispatcher, and the event names the task.
-async fn at(context: &Arc<Context>, event: &TaskExitEvent, record: Record) -> Result<Option<Record>, BusError> {
-    match (task_of(&record), context.targets.of(&record)) {
-        (Some(task), _) => Ok((task.id == event.task).then_some(record)),
-        (None, Some(target)) if record.phase != Phase::Accepted => {
-            let task = TaskRef { launcher: target.launcher.name().to_owned(), id: event.task.clone() };
-            launch::note_task(context, &record.egress_id, record.attempt, &task).await?;
-            context.registry.get(&record.egress_id).await
+impl ExitEvents {
+    /// Handles one event; takes up to 8 s, because heartbeats have to expire.
+    ///
+    /// # Errors
+    /// When Redis does not answer: the event has to be delivered again. When the record cannot be read; it is left alone.
+    pub async fn handle(&self, event: &TaskExitEvent) -> Result<EventOutcome, BusError> {
+        let span = info_span!("egress", egress_id = %event.egress_id, attempt = event.attempt);
+        async {
+            let until = Instant::now() + HEARTBEATS_EXPIRED;
+            let outcome = loop {
+                match self.step(event).await? {
+                    EventStep::Over(outcome) => break outcome,
+                    EventStep::Wait(why) if Instant::now() >= until => break EventOutcome::InOtherHands(why),
+                    EventStep::Wait(_) => tokio::time::sleep(POLL_INTERVAL).await,
+                }
+            };
+            let key = TaskKey { egress_id: event.egress_id.clone(), attempt: event.attempt };
+            self.accounts.close_exited(&key, &event.exit_report).await?;
+            info!(task = event.task, left = %event.exit_report, ?outcome, "a task's end was told");
+            Ok(outcome)
         }
-        (None, _) => Ok(None),
+        .instrument(span)
+        .await
+    }
+
+    async fn step(&self, event: &TaskExitEvent) -> Result<EventStep, BusError> {
+        let Actions { records, launcher, .. } = &self.actions;
+        let Some(record) = records.registry.get(&event.egress_id).await? else {
+            return Ok(EventStep::Over(EventOutcome::NotOurs));
+        };
+        let beat = records.last_beat(&record).await?;
+        if record.state.is_over() {
+            return self.last_report(record, beat.is_some_and(|age| age < HEARTBEAT_FRESH)).await;
+        }
+        // An attempt that the record has not reached: a second start of the task, which the runner itself detects.
+        if event.attempt > record.attempt {
+            return Ok(EventStep::Over(EventOutcome::NotOurs));
+        }
+        if event.attempt < record.attempt || record.dispatch.earlier.contains_key(&event.attempt) {
+            return self.next_launch(record).await;
+        }
+        let Some(record) = self.at(event, record).await? else {
+            return Ok(EventStep::Over(EventOutcome::InOtherHands("another task of this attempt")));
+        };
+        let observation = Observation {
+            phase: record.phase(),
+            launched_for: Some(Duration::ZERO),
+            start_deadline: None,
+            has_another: self.actions.has_another(&record),
+            lost_starts: record.dispatch.lost_starts,
+            stop_ignored_for: Duration::ZERO,
+            is_queued: launcher.queue.lock().is_pending(&record.egress_id),
+            task: Some(TaskStatus::Gone(event.exit_report.clone())),
+            beat,
+            silent_for: Duration::ZERO,
+        };
+        Ok(match self.actions.act(&record, diagnose(&observation, Timeouts::default())).await? {
+            ActOutcome::Ended => EventStep::Over(EventOutcome::Ended),
+            ActOutcome::Salvage => EventStep::Over(EventOutcome::Salvage),
+            ActOutcome::Again | ActOutcome::Enqueued => EventStep::Over(EventOutcome::Again),
+            ActOutcome::Delivering => EventStep::Over(EventOutcome::Delivering),
+            ActOutcome::Nothing | ActOutcome::Reminded => EventStep::Wait("a runner that is alive"),
+            ActOutcome::Conflict => EventStep::Wait("the process that changed the record"),
+        })
+    }
+
+    /// The egress is over: delivers its final state, unless a live process does.
+    async fn last_report(&self, record: Record, beating: bool) -> Result<EventStep, BusError> {
+        let records = &self.actions.records;
+        if !records.registry.is_live(&record.egress_id).await? {
+            return Ok(EventStep::Over(EventOutcome::WasOver));
+        }
+        if beating {
+            return Ok(EventStep::Wait("its runner, which reports its end"));
+        }
+        let record = match records.is_owner_silent(&record).await? {
+            false if records.owns(&record) => record,
+            false => return Ok(EventStep::Wait("the dispatcher that reports its end")),
+            true => match records.adopt(&record).await? {
+                Some(record) => record,
+                None => return Ok(EventStep::Wait(TAKEN_OVER)),
+            },
+        };
+        self.actions.finisher.deliver(&record);
+        Ok(EventStep::Over(EventOutcome::Delivering))
+    }
+
+    /// The record has another attempt; the dispatcher that made it may have died before the launch.
+    async fn next_launch(&self, record: Record) -> Result<EventStep, BusError> {
+        let records = &self.actions.records;
+        if !record.state.is_starting() || record.task().is_some() {
+            return Ok(EventStep::Over(EventOutcome::InOtherHands("the task after it")));
+        }
+        if !records.is_owner_silent(&record).await? {
+            return Ok(EventStep::Wait("the dispatcher that launches the next task"));
+        }
+        let Some(record) = records.adopt(&record).await? else { return Ok(EventStep::Wait(TAKEN_OVER)) };
+        self.actions.launcher.enqueue(&record);
+        Ok(EventStep::Over(if record.is_salvage() { EventOutcome::Salvage } else { EventOutcome::Again }))
+    }
+
+    /// The record, if the event's task is its task. Where the record names none, the answer of the launch call was lost
+    /// with its dispatcher, and the event names the task.
+    async fn at(&self, event: &TaskExitEvent, record: Record) -> Result<Option<Record>, BusError> {
+        if let Some(task) = record.task() {
+            let is_same = task.id == event.task;
+            return Ok(is_same.then_some(record));
+        }
+        let launcher = &self.actions.launcher;
+        match launcher.targets.of(&record) {
+            Some(target) if record.phase() != Phase::Accepted => {
+                let task = TaskRef { launcher: target.launcher.name().to_owned(), id: event.task.clone() };
+                launcher.note_task(&record.egress_id, record.attempt, &task).await?;
+                self.actions.records.registry.get(&record.egress_id).await
+            }
+            _ => Ok(None),
+        }
     }
 }

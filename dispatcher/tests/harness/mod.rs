@@ -4,6 +4,7 @@
 mod livekit;
 mod runner;
 mod faults;
+mod versions;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,6 +20,7 @@ use spillway_protocol::Secret;
 pub use faults::{FaultRates, FaultyPlatform};
 pub use livekit::{LiveKit, is_over};
 pub use runner::{Play, Runners};
+pub use versions::{FOREIGN, ForeignValues, rewrite_as_before};
 
 /// 2026-01-01, so that times in failures are easy to read.
 const NEW_YEAR: i64 = 1_767_225_600_000_000_000;

@@ -6,8 +6,9 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use prost::Message;
+use spillway_bus::lifecycle::{self, LaunchEvent, RunnerStage};
 use spillway_bus::{
-    Bid, Bus, ClaimToken, Decision, Handler, Heartbeat, Heartbeats, Incoming, IoClient, Phase, Record, Registry,
+    Bid, Bus, ClaimToken, Created, Handler, Heartbeat, Heartbeats, Incoming, IoClient, Phase, Record, Registry,
     Routing, RpcServer, Taker, TicketKey, Tickets, Updated,
 };
 use spillway_dispatcher::Clock;
@@ -15,7 +16,6 @@ use spillway_launchers::{LaunchOrder, Launcher, RunMode, SimulatedLauncher, Task
 use spillway_protocol::code::{Code, RpcError};
 use spillway_protocol::ids::EgressId;
 use spillway_protocol::ledger::{EgressEndReason, EgressLedger, Fact, Outcome};
-use spillway_protocol::livekit::EgressInfo;
 use spillway_protocol::rpc::service;
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
@@ -63,6 +63,8 @@ pub struct Runners {
     twice: Mutex<HashSet<String>>,
     /// Attempts that recorded each egress.
     recordings: Mutex<HashMap<String, Vec<u32>>>,
+    /// Egresses whose uploads another program has aborted in the store.
+    aborted_uploads: Mutex<HashSet<String>>,
     started_at: Mutex<HashMap<String, Instant>>,
     /// Receivers of exit events.
     listeners: Mutex<Vec<mpsc::UnboundedSender<(LaunchOrder, TaskRef)>>>,
@@ -83,6 +85,7 @@ impl Runners {
             boot: Mutex::new(Duration::from_millis(300)),
             twice: Mutex::default(),
             recordings: Mutex::default(),
+            aborted_uploads: Mutex::default(),
             started_at: Mutex::default(),
             listeners: Mutex::default(),
             started: Mutex::default(),
@@ -115,6 +118,16 @@ impl Runners {
     /// Salvage runs.
     pub fn salvages(&self, id: &str) -> usize {
         self.salvages.lock().unwrap().get(id).copied().unwrap_or_default()
+    }
+
+    /// From now on the store knows nothing of its upload, as after a lifecycle rule or a clean-up.
+    pub fn abort_upload(&self, id: &str) {
+        self.aborted_uploads.lock().unwrap().insert(id.to_owned());
+    }
+
+    /// The upload was aborted before it was completed.
+    pub fn lost_upload(&self, id: &str) -> bool {
+        self.aborted_uploads.lock().unwrap().contains(id)
     }
 
     pub fn start_twice(&self, id: &str) {
@@ -167,6 +180,7 @@ impl Runners {
         let server = RpcServer::new(&self.bus, service::EGRESS_HANDLER);
         let scripted = ScriptedRunner {
             harness: &self,
+            owned: Mutex::default(),
             server: &server,
             id: order.egress_id.clone(),
             attempt: order.attempt,
@@ -213,10 +227,20 @@ async fn until_ok<T, E: std::fmt::Debug, F: Future<Output = Result<T, E>>>(mut a
 
 struct ScriptedRunner<'a> {
     harness: &'a Runners,
+    owned: Mutex<Option<Owned>>,
     server: &'a RpcServer,
     id: EgressId,
     attempt: u32,
     play: Play,
+}
+
+/// What a runner knows of its egress.
+#[derive(Clone)]
+struct Owned {
+    /// As it was taken over.
+    record: Record,
+    ledger: EgressLedger,
+    stage: RunnerStage,
 }
 
 const KILLED: TaskExit = TaskExit::Signalled(9);
@@ -256,13 +280,14 @@ impl ScriptedRunner<'_> {
         until_ok(|| self.server.serve(service::STOP_EGRESS, self.id.as_str(), Routing::Queue, Arc::clone(&handler)))
             .await;
         self.beat().await;
-        if !self.enter(Phase::Launching, Phase::Running, vec![]).await {
+        if !self.take_over().await {
             return LEFT;
         }
         self.harness.recordings.lock().unwrap().entry(self.id.to_string()).or_default().push(self.attempt);
         let began = self.harness.clock.unix_ns();
-        self.enter(Phase::Running, Phase::Running, vec![Fact::Active { started_at: began }]).await;
-        self.send_update().await;
+        if self.report(RunnerStage::Going, vec![Fact::Active { started_at: began }]).await {
+            self.send_update().await;
+        }
         match self.play {
             Play::DiesRecording => {
                 tokio::time::sleep(Duration::from_millis(2300)).await;
@@ -296,7 +321,7 @@ impl ScriptedRunner<'_> {
         }
         let over = vec![Fact::Over(Outcome::Complete)];
         // Waits for Redis as long as a real runner, then exits with status 0.
-        let entered = tokio::time::timeout(LAST_REPORT, self.enter(Phase::Ending, Phase::Over, over)).await;
+        let entered = tokio::time::timeout(LAST_REPORT, self.report(RunnerStage::Over, over)).await;
         if !entered.unwrap_or(false) {
             return LEFT;
         }
@@ -311,7 +336,7 @@ impl ScriptedRunner<'_> {
 
     async fn salvage(&self) -> TaskExit {
         self.beat().await;
-        if !self.enter(Phase::Launching, Phase::Running, vec![]).await {
+        if !self.take_over().await {
             return LEFT;
         }
         tokio::time::sleep(Duration::from_millis(800)).await;
@@ -319,7 +344,8 @@ impl ScriptedRunner<'_> {
             return KILLED;
         }
         let registry = Registry::new(&self.harness.bus);
-        let message = until_ok(|| registry.get(&self.id)).await.unwrap().lost;
+        let owned = self.owned.lock().unwrap().clone();
+        let message = owned.map(|owned| owned.record.lost).unwrap_or_default();
         self.harness.must(!message.is_empty(), || format!("{}: a salvage knows not what happened", self.id));
         let at = self.harness.clock.unix_ns();
         let stored = Fact::FileStored {
@@ -329,14 +355,9 @@ impl ScriptedRunner<'_> {
             ended_at: at,
             location: format!("https://b/{}.mp4", self.id),
         };
-        if !self
-            .enter(
-                Phase::Running,
-                Phase::Over,
-                vec![stored, Fact::Over(Outcome::Failed { code: Code::Internal, message })],
-            )
-            .await
-        {
+        let over = Fact::Over(Outcome::Failed { code: Code::Internal, message });
+        let facts = if self.harness.lost_upload(self.id.as_str()) { vec![over] } else { vec![stored, over] };
+        if !self.report(RunnerStage::Over, facts).await {
             return LEFT;
         }
         self.send_update().await;
@@ -346,7 +367,6 @@ impl ScriptedRunner<'_> {
 
     /// Until a stop; false when a dispatcher ended the egress.
     async fn record(&self, mut stopped: watch::Receiver<bool>) -> bool {
-        let mut known = None;
         let ends = match self.play {
             Play::Ends(after) => Some(Instant::now() + after),
             _ => None,
@@ -354,27 +374,26 @@ impl ScriptedRunner<'_> {
         loop {
             if ends.is_some_and(|ends| Instant::now() >= ends) {
                 let facts = vec![Fact::Ending(EgressEndReason::SourceClosed)];
-                return self.enter(Phase::Running, Phase::Ending, facts).await;
+                return self.report(RunnerStage::Ending, facts).await;
             }
             let _ = tokio::time::timeout(Duration::from_secs(1), stopped.wait_for(|stopped| *stopped)).await;
             self.beat().await;
             let registry = Registry::new(&self.harness.bus);
-            let record = match (registry.get(&self.id).await, &known) {
-                (Ok(Some(record)), _) => record,
-                // Redis has lost everything: the runner writes its record again.
-                (Ok(None), Some(known)) => {
-                    let _ = registry.create(known).await;
+            let record = match registry.get(&self.id).await {
+                Ok(Some(record)) if !is_older(&record, self.attempt) => record,
+                // Redis has lost everything, or the last writes: the runner writes its record again.
+                Ok(_) => {
+                    self.write().await;
                     continue;
                 }
-                (Ok(None), None) | (Err(_), _) => continue,
+                Err(_) => continue,
             };
-            known = Some(record.clone());
-            if record.phase == Phase::Over || record.attempt != self.attempt {
+            if record.state.is_over() || record.attempt != self.attempt {
                 return false;
             }
             if *stopped.borrow() || record.stop_asked {
                 let facts = vec![Fact::Ending(EgressEndReason::StopAsked)];
-                let ending = self.enter(Phase::Running, Phase::Ending, facts).await;
+                let ending = self.report(RunnerStage::Ending, facts).await;
                 if ending {
                     self.send_update().await;
                     tokio::time::sleep(Duration::from_millis(200)).await;
@@ -389,33 +408,97 @@ impl ScriptedRunner<'_> {
         let _ = beats.beat(&self.id, self.attempt, &Heartbeat::default(), Duration::from_secs(6)).await;
     }
 
-    async fn enter(&self, from: Phase, to: Phase, facts: Vec<Fact>) -> bool {
-        let at = self.harness.clock.unix_ns();
+    /// As the real runner: a repeated command may find what it wrote itself.
+    async fn take_over(&self) -> bool {
         let registry = Registry::new(&self.harness.bus);
-        let decide = |record: &mut Record| {
-            if record.phase != from || record.attempt != self.attempt {
-                return Decision::Leave;
-            }
-            let mut ledger: EgressLedger = serde_json::from_str(&record.ledger).unwrap();
-            for fact in facts.clone() {
-                ledger.on(fact, at);
-            }
-            record.info = ledger.info().encode_to_vec();
-            record.ledger = serde_json::to_string(&ledger).unwrap();
-            record.phase = to;
-            Decision::Write
+        let took_over = LaunchEvent::TookOver { attempt: self.attempt };
+        let record = match until_ok(|| registry.apply(&self.id, &took_over)).await {
+            Updated::Written(record) => record,
+            Updated::Left(record) if record.attempt == self.attempt && record.phase() == Phase::Running => record,
+            Updated::Left(_) | Updated::Missing => return false,
         };
-        let updated = until_ok(|| registry.update(&self.id, decide)).await;
-        matches!(updated, Updated::Written(_))
+        let ledger = serde_json::from_str(&record.ledger).unwrap();
+        *self.owned.lock().unwrap() = Some(Owned { record: *record, ledger, stage: RunnerStage::Going });
+        true
     }
 
-    async fn send_update(&self) {
-        let registry = Registry::new(&self.harness.bus);
-        let record = until_ok(|| registry.get(&self.id)).await.unwrap();
-        let info = EgressInfo::decode(record.info.as_slice()).unwrap();
-        let io = IoClient::new(&self.harness.bus);
-        until_ok(|| io.update_egress(&info, Duration::from_secs(30))).await;
+    /// False: another attempt took its place, or the egress is over.
+    async fn report(&self, stage: RunnerStage, facts: Vec<Fact>) -> bool {
+        let at = self.harness.clock.unix_ns();
+        if let Some(owned) = self.owned.lock().unwrap().as_mut() {
+            for fact in facts {
+                owned.ledger.on(fact, at);
+            }
+            owned.stage = stage;
+        }
+        self.write().await
     }
+
+    /// Writes the record as it should be by now; also one that Redis has lost, or whose last writes it has lost.
+    async fn write(&self) -> bool {
+        let Some(Owned { record: owned, ledger, stage }) = self.owned.lock().unwrap().clone() else { return false };
+        let registry = Registry::new(&self.harness.bus);
+        let (attempt, info) = (self.attempt, ledger.info().encode_to_vec());
+        let ledger_text = serde_json::to_string(&ledger).unwrap();
+        let reported = LaunchEvent::Reported { attempt, info: info.clone(), ledger: ledger_text, stage };
+        let copy = lifecycle::apply(&owned, &reported).unwrap().unwrap_or_else(|| owned.clone());
+        loop {
+            match until_ok(|| registry.apply(&self.id, &reported)).await {
+                Updated::Written(_) => return true,
+                Updated::Left(record) if record.attempt == attempt && record.info == info => return true,
+                Updated::Left(record) if is_older(&record, attempt) => {
+                    let restored = LaunchEvent::Restored(Box::new(copy.clone()));
+                    if let Updated::Written(_) = until_ok(|| registry.apply(&self.id, &restored)).await {
+                        return true;
+                    }
+                }
+                Updated::Left(_) => return false,
+                Updated::Missing => {
+                    if until_ok(|| registry.create(&copy)).await == Created::Yes {
+                        let io = IoClient::new(&self.harness.bus);
+                        until_ok(|| io.create_egress(ledger.info(), Duration::from_secs(30))).await;
+                        return true;
+                    }
+                }
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    }
+
+    /// The report as it was written, unless the record is another's meanwhile.
+    async fn send_update(&self) {
+        let Some(Owned { ledger, stage, .. }) = self.owned.lock().unwrap().clone() else { return };
+        let (registry, io) = (Registry::new(&self.harness.bus), IoClient::new(&self.harness.bus));
+        let ours = ledger.info().encode_to_vec();
+        loop {
+            // The last report is sent as soon as it was written once.
+            let stored = match stage {
+                RunnerStage::Over => None,
+                RunnerStage::Going | RunnerStage::Ending => Some(until_ok(|| registry.get(&self.id)).await),
+            };
+            match stored {
+                None => {}
+                Some(Some(record)) if record.attempt == self.attempt && record.info == ours => {}
+                Some(Some(record)) if !is_older(&record, self.attempt) => return,
+                // Lost again.
+                Some(_) => {
+                    if !self.write().await {
+                        return;
+                    }
+                }
+            }
+            if io.update_egress(ledger.info(), Duration::from_secs(30)).await.is_ok() {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
+    }
+}
+
+/// As the real runner: the record is from before this attempt owned it.
+fn is_older(record: &Record, attempt: u32) -> bool {
+    let is_starting = record.state.is_starting() && !record.state.needs_new_number();
+    !record.state.is_over() && (record.attempt < attempt || (record.attempt == attempt && is_starting))
 }
 
 struct StopHandler {

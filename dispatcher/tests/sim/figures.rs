@@ -1,12 +1,13 @@
 //! Figures of the control plane that need no cloud, with many egresses in virtual time.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::harness::{FaultRates, FaultyPlatform, Harness, config, target, until};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
-use spillway_bus::Tasks;
+use spillway_bus::{FaultyLink, LinkFaults, Registry, Tasks};
 use spillway_cost::Platform;
 use spillway_dispatcher::billing::bill;
 use spillway_dispatcher::billing::entry::Entry;
@@ -104,4 +105,57 @@ async fn estimates_are_within_two_percent_of_the_bill() {
     println!("worst {:.3} %, all together {:.4} for {:.4}", worst * 100.0, sum(|it| it.estimate), sum(|it| it.amount));
     assert!(entries.iter().all(|entry| entry.window == "vendor" && entry.amount > 0.0), "{:?}", entries[0]);
     assert!(worst < 0.02, "{worst}");
+}
+
+/// Who sees to each live egress.
+async fn owners(harness: &Harness) -> BTreeMap<String, String> {
+    let live = Registry::new(&harness.bus()).list_live().await.unwrap();
+    live.iter().map(|record| (record.egress_id.to_string(), record.dispatcher.clone())).collect()
+}
+
+/// Hundreds of records to adopt over a slow Redis do not keep a dispatcher from its own heartbeat.
+#[tokio::test(start_paused = true)]
+async fn of_three_dispatchers_only_the_records_of_the_dead_one_are_adopted() {
+    const EGRESSES: u32 = 900;
+    let harness = Harness::set(SimulatedOptions::default()).await;
+    let mut dispatchers = Vec::new();
+    for seed in 0..3 {
+        let link = FaultyLink::new(LinkFaults { seed, slow: Duration::from_millis(5), ..LinkFaults::default() });
+        let launchers: Vec<Arc<dyn Launcher>> = vec![Arc::new(harness.cloud.clone())];
+        let setup = Setup::with(config(), link.to(&harness.bus()), launchers, harness.clock.clone());
+        dispatchers.push(Dispatcher::start(setup).await.unwrap());
+    }
+    let ids: Vec<String> = (0..EGRESSES).map(|n| format!("EG_{n}")).collect();
+    for some in ids.chunks(30) {
+        let starts = some.iter().map(|id| harness.livekit.start_composite(id));
+        for started in futures_util::future::join_all(starts).await {
+            started.unwrap();
+        }
+    }
+    let active = |id: &String| harness.livekit.status(id) == Some(EgressStatus::EgressActive);
+    until("all record", || ids.iter().all(active)).await;
+    sleep(10 * SECOND).await;
+    let before = owners(&harness).await;
+    let names: BTreeSet<&String> = before.values().collect();
+    assert_eq!((before.len(), names.len()), (ids.len(), 3), "each has some");
+
+    dispatchers.remove(0).vanish().await;
+    let begun = Instant::now();
+    let adopted_from = |after: &BTreeMap<String, String>| -> BTreeSet<String> {
+        before.iter().filter(|(id, owner)| after.get(*id) != Some(*owner)).map(|(_, owner)| owner.clone()).collect()
+    };
+    let dead = loop {
+        let after = owners(&harness).await;
+        let from = adopted_from(&after);
+        assert!(from.len() <= 1, "the living lost records: {from:?}");
+        if let Some(dead) = from.first().filter(|dead| !after.values().any(|owner| owner == *dead)) {
+            break dead.clone();
+        }
+        assert!(begun.elapsed() < 15 * SECOND, "not adopted: {:?}", begun.elapsed());
+        sleep(SECOND / 4).await;
+    };
+    println!("{} records adopted after {:?}", before.values().filter(|owner| **owner == dead).count(), begun.elapsed());
+    sleep(120 * SECOND).await;
+    assert_eq!(adopted_from(&owners(&harness).await), BTreeSet::from([dead]));
+    assert!(ids.iter().all(active), "no recording was touched");
 }

@@ -20,7 +20,7 @@ use spillway_protocol::livekit::EgressStatus;
 use tokio::time::{Instant, sleep};
 
 use crate::figures::targets;
-use crate::harness::{FaultRates, FaultyPlatform, Harness, Play, is_over};
+use crate::harness::{FOREIGN, FaultRates, FaultyPlatform, ForeignValues, Harness, Play, is_over, rewrite_as_before};
 
 const SECOND: Duration = Duration::from_secs(1);
 const EGRESSES: usize = 8;
@@ -58,10 +58,9 @@ fn whatever_happens_each_egress_is_recorded_once_at_most_and_ends_once_and_no_ta
     assert!(failures.is_empty(), "{} worlds went wrong:\n{}", failures.len(), failures.join("\n"));
     // A storm without faults proves nothing.
     let StormStats { recorded, replaced, deaths, frozen, away, cut_off, salvaged, .. } = stats;
-    assert!(
-        [recorded, replaced, deaths, frozen, away, cut_off, salvaged].iter().all(|n| *n > 0) || only.is_some(),
-        "{stats:?}"
-    );
+    let StormStats { too_long, aborted, foreign, upgrades, .. } = stats;
+    let faults = [recorded, replaced, deaths, frozen, away, cut_off, salvaged, too_long, aborted, foreign, upgrades];
+    assert!(faults.iter().all(|n| *n > 0) || only.is_some(), "{stats:?}");
 }
 
 fn panic_message(panic: &(dyn Any + Send)) -> &str {
@@ -85,6 +84,13 @@ struct StormStats {
     away: u32,
     /// Outages of Redis for the runners alone.
     cut_off: u32,
+    /// Outages of Redis that are longer than a runner's last report waits.
+    too_long: u32,
+    /// Uploads that another program aborted.
+    aborted: u32,
+    /// Storms with values of a newer version, and with a dispatcher of an older one.
+    foreign: u32,
+    upgrades: u32,
     told_again: u32,
 }
 
@@ -100,6 +106,10 @@ impl StormStats {
         self.frozen += other.frozen;
         self.away += other.away;
         self.cut_off += other.cut_off;
+        self.too_long += other.too_long;
+        self.aborted += other.aborted;
+        self.foreign += other.foreign;
+        self.upgrades += other.upgrades;
         self.told_again += other.told_again;
     }
 }
@@ -219,6 +229,10 @@ async fn run(seed: u64) -> StormStats {
     let usual = Tenant { max_recordings: Some(4), ..Tenant::default() };
     config.tenants = Tenants { by: TenantBy::RoomPrefix("/".to_owned()), usual, ..Tenants::default() };
 
+    // Faults that came later have dice of their own, so that a seed keeps the storm it had.
+    let mut more = StdRng::seed_from_u64(seed.wrapping_add(0x5eed));
+    let foreign = if more.random_bool(0.3) { Some(ForeignValues::plant(&harness.bus()).await) } else { None };
+
     let ids: Vec<String> = (0..EGRESSES).map(|n| format!("EG_s{seed}n{n}")).collect();
     for id in &ids {
         harness.runners.play(id, play(&mut dice));
@@ -250,8 +264,13 @@ async fn run(seed: u64) -> StormStats {
     });
     let lives = futures_util::future::join_all(lives);
     let pool = DispatcherPool { harness: &harness, config, launchers, stats: Mutex::default() };
-    let outages: Vec<(u64, u64)> =
+    pool.stats.lock().unwrap().foreign += u32::from(foreign.is_some());
+    let mut outages: Vec<(u64, u64)> =
         (0..2).map(|_| (dice.random_range(500..15_000), dice.random_range(300..8_000))).collect();
+    if more.random_bool(0.2) {
+        pool.stats.lock().unwrap().too_long += 1;
+        outages[1].1 = more.random_range(930_000..1_200_000);
+    }
     let outages = async {
         for (after, time) in outages {
             sleep(Duration::from_millis(after)).await;
@@ -272,9 +291,36 @@ async fn run(seed: u64) -> StormStats {
         runners_link.mend();
     };
     let until = Instant::now() + STORM;
+    // Lifecycle rules and clean-ups of the store.
+    for id in ids.iter().zip(&stored).filter(|(_, stored)| **stored).map(|(id, _)| id) {
+        if more.random_bool(0.2) {
+            let (runners, id) = (Arc::clone(&harness.runners), id.clone());
+            let after = Duration::from_millis(more.random_range(1_000..40_000));
+            pool.stats.lock().unwrap().aborted += 1;
+            tokio::spawn(async move {
+                sleep(after).await;
+                runners.abort_upload(&id);
+            });
+        }
+    }
+    // A dispatcher of the version before has a hand in every record.
+    if more.random_bool(0.3) {
+        pool.stats.lock().unwrap().upgrades += 1;
+        let (bus, ids, mut dice) = (harness.bus(), ids.clone(), StdRng::seed_from_u64(more.random()));
+        tokio::spawn(async move {
+            while Instant::now() < until {
+                sleep(Duration::from_millis(dice.random_range(50..1_500))).await;
+                if let Some(id) = ids.choose(&mut dice) {
+                    rewrite_as_before(&bus, id).await;
+                }
+            }
+        });
+    }
     let places = [dice.random(), dice.random()].map(|seed| pool.place(StdRng::seed_from_u64(seed), until));
     let (_, (), (), _dispatchers) = tokio::join!(lives, outages, cut, futures_util::future::join_all(places));
     runners_link.calm();
+    // Stops that a long outage has swallowed.
+    futures_util::future::join_all(ids.iter().map(|id| harness.livekit.stop(id))).await;
 
     let is_done = || {
         let book = harness.livekit.book();
@@ -297,7 +343,7 @@ async fn run(seed: u64) -> StormStats {
         let saved = info.file_results.iter().any(|file| file.size > 0);
         let tried = harness.runners.salvages(id);
         assert!(
-            saved || harness.runners.recordings(id).is_empty() || tried >= 3,
+            saved || harness.runners.recordings(id).is_empty() || tried >= 3 || harness.runners.lost_upload(id),
             "{id} was recorded into a store, and nobody saved it: {tried} tried, {}",
             info.error
         );
@@ -305,7 +351,11 @@ async fn run(seed: u64) -> StormStats {
     let left = harness.cloud.tasks().await.unwrap();
     assert!(left.is_empty(), "tasks left: {left:?}");
     let tasks = Tasks::new(&harness.bus());
-    let open = tasks.list().await.unwrap();
+    if let Some(foreign) = &foreign {
+        foreign.assert_untouched().await;
+    }
+    let mut open = tasks.list().await.unwrap();
+    open.retain(|open| !open.task.egress_id.as_str().starts_with(FOREIGN));
     assert!(open.is_empty(), "accounts left open: {open:?}");
     // Each task that was started has exactly one line.
     let entries = bill::read(&tasks, 0, i64::MAX / 2).await.unwrap();

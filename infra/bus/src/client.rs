@@ -31,6 +31,8 @@ use crate::pub_sub::{Interest, seal};
 const SELECTION_TIMEOUT: Duration = Duration::from_millis(1500);
 /// For the answer of a node that bid, as livekit/egress' own client waits.
 const CREATE_TIMEOUT: Duration = Duration::from_secs(15);
+/// For livekit-server's answer about what it knows; its nodes answer from their Redis.
+const KNOWN_TIMEOUT: Duration = Duration::from_secs(2);
 /// As [`CREATE_TIMEOUT`].
 const UPDATE_TIMEOUT: Duration = Duration::from_secs(30);
 
@@ -310,6 +312,20 @@ impl IoClient {
     /// A refusal that is final, or the last transient one when `give_up` has passed.
     pub async fn create_egress(&self, info: &EgressInfo, give_up: Duration) -> Result<(), RpcError> {
         self.repeat(service::CREATE_EGRESS, info.encode_to_vec(), CREATE_TIMEOUT, give_up).await
+    }
+
+    /// Creates livekit-server's record if it has none. It is asked first: livekit-server sends `egress_started` for each
+    /// creation, also of an id that it knows, and customers bill by it.
+    ///
+    /// # Errors
+    /// As [`IoClient::create_egress`].
+    pub async fn ensure_egress(&self, info: &EgressInfo, give_up: Duration) -> Result<(), RpcError> {
+        if let Ok(id) = EgressId::parse(&info.egress_id)
+            && let Ok(Some(_)) = self.get_egress(&id, KNOWN_TIMEOUT.min(give_up)).await
+        {
+            return Ok(());
+        }
+        self.create_egress(info, give_up).await
     }
 
     /// Overwrites livekit-server's record.

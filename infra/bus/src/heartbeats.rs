@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use spillway_model::{Heartbeat, StoredHeartbeat};
 use spillway_protocol::EgressId;
+use tracing::debug;
 
 use crate::bus::Bus;
 use crate::error::BusError;
@@ -60,32 +61,38 @@ impl Heartbeats {
         Ok(result.into())
     }
 
-    /// The last one and its age by Redis' clock. `None`: none was written, or it has expired.
+    /// The last one and its age by Redis' clock. `None`: none was written, or it has expired. One that this version
+    /// cannot read is a heartbeat all the same: its attempt is known, its age counts as none.
     ///
     /// # Errors
-    /// Redis was not reached or did not answer: a retry is right. [`BusError::Record`]: it cannot be read.
+    /// Redis was not reached or did not answer: a retry is right.
     pub async fn last(&self, id: &EgressId) -> Result<Option<(Duration, Heartbeat)>, BusError> {
-        let found = self.bus.backend.read(&key(id)).await?;
-        found.map(|found| aged(id, &found)).transpose()
+        Ok(self.bus.backend.read(&key(id)).await?.map(|found| aged(id, &found)))
     }
 
     /// As [`Heartbeats::last`] for each of many, in their order.
     ///
     /// # Errors
-    /// As [`Heartbeats::last`], of the first that failed.
+    /// As [`Heartbeats::last`].
     pub async fn last_of(&self, ids: &[EgressId]) -> Result<Vec<Option<(Duration, Heartbeat)>>, BusError> {
         let keys: Vec<String> = ids.iter().map(key).collect();
         let found = self.bus.backend.read_all(&keys).await?;
-        let aged = |(id, found): (&EgressId, Option<Versioned>)| found.map(|found| aged(id, &found)).transpose();
-        ids.iter().zip(found).map(aged).collect()
+        Ok(ids.iter().zip(found).map(|(id, found)| found.map(|found| aged(id, &found))).collect())
     }
 }
 
-fn aged(id: &EgressId, found: &Versioned) -> Result<(Duration, Heartbeat), BusError> {
-    let kept: StoredHeartbeat = serde_json::from_slice(&found.value)
-        .map_err(|source| BusError::Record { egress_id: id.to_string(), source })?;
-    let remaining = found.remaining.unwrap_or_default();
-    Ok((Duration::from_millis(kept.ttl_ms).saturating_sub(remaining), kept.beat))
+fn aged(id: &EgressId, found: &Versioned) -> (Duration, Heartbeat) {
+    match serde_json::from_slice::<StoredHeartbeat>(&found.value) {
+        Ok(kept) => {
+            let remaining = found.remaining.unwrap_or_default();
+            (Duration::from_millis(kept.ttl_ms).saturating_sub(remaining), kept.beat)
+        }
+        Err(error) => {
+            debug!(egress_id = %id, %error, "heartbeat of another version");
+            let attempt = u32::try_from(found.version).unwrap_or(u32::MAX);
+            (Duration::ZERO, Heartbeat { attempt, ..Heartbeat::default() })
+        }
+    }
 }
 
 fn key(id: &EgressId) -> String {

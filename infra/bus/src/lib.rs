@@ -38,15 +38,15 @@ pub use error::BusError;
 pub use heartbeats::{FencedWrite, Heartbeats};
 pub use installation::Installation;
 pub use leases::Leases;
-pub use registry::{Created, Decision, LiveIndex, Registry, Updated};
+pub use registry::{Created, FoundRecord, LiveIndex, Registry, Updated};
 pub use server::{Bid, Handler, Incoming, Routing, RpcServer};
 pub use spillway_model::{
-    CapReached, Caps, ClaimToken, Heartbeat, LedgerLine, OpenTask, OpenTaskEntry, Pace, Phase, Record, SlotResult,
-    TaskKey, Ticket,
+    CapReached, Caps, ClaimToken, Dispatch, Heartbeat, LaunchState, LedgerLine, OpenTask, OpenTaskEntry, Pace, Phase,
+    Record, SlotResult, TaskFacts, TaskKey, TaskRef, Ticket, lifecycle,
 };
 pub use switches::Switches;
 pub use tasks::Tasks;
 #[cfg(feature = "testing")]
-pub use testing::{AffinityOptions, FaultyLink, LinkFaults, MemoryBroker};
+pub use testing::{AffinityOptions, Decision, FaultyLink, LinkFaults, MemoryBroker};
 pub use tickets::{Taker, TicketKey, Tickets};
 pub use uploads::UploadStates;

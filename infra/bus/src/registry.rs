@@ -1,11 +1,13 @@
-//! The records of all egresses, shared by dispatchers and runners: one record each, changed by compare-and-set, and
-//! the set of ids that are not finished. Runs in the caller's task.
+//! The records of all egresses, shared by dispatchers and runners: one record each, changed by compare-and-set with the
+//! transitions of `spillway_model::lifecycle`, and the set of ids that are not finished. A record that this version
+//! cannot read is reported and left as it is. Runs in the caller's task.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use spillway_model::Record;
+use spillway_model::lifecycle::{self, LaunchEvent};
 use spillway_process::chain;
 use spillway_protocol::EgressId;
 use tracing::{debug, error};
@@ -23,24 +25,26 @@ pub enum Created {
     Exists(Box<Record>),
 }
 
-/// What the closure of [`Registry::update`] decides.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Decision {
-    /// Write the record as it was changed.
-    Write,
-    /// Leave what is stored as it is.
-    Leave,
-}
-
-/// Outcome of [`Registry::update`].
+/// Outcome of [`Registry::apply`].
 #[derive(Clone, Debug, PartialEq)]
 pub enum Updated {
     /// The record as it was written.
     Written(Box<Record>),
-    /// The record as it was read, and left.
+    /// The record as it was read, and left: the event does not apply to it.
     Left(Box<Record>),
     /// There is no such record.
     Missing,
+}
+
+/// What is stored about one egress.
+#[derive(Clone, Debug, PartialEq)]
+pub enum FoundRecord {
+    /// Nothing.
+    Absent,
+    /// Its record.
+    Record(Box<Record>),
+    /// A record that this version cannot read.
+    Unreadable,
 }
 
 /// Ids of records that are not finished, each with the time it was added (Unix milliseconds).
@@ -178,37 +182,51 @@ impl Registry {
     /// Many at once, in their order.
     ///
     /// # Errors
-    /// As [`Registry::get`], of the first that failed.
-    pub async fn get_all(&self, ids: &[EgressId]) -> Result<Vec<Option<Record>>, BusError> {
+    /// Redis was not reached or did not answer; a retry is right.
+    pub async fn get_all(&self, ids: &[EgressId]) -> Result<Vec<FoundRecord>, BusError> {
         let keys: Vec<String> = ids.iter().map(key).collect();
         let found = self.bus.backend.read_all(&keys).await?.into_iter();
-        let record = |(id, kept): (&EgressId, Option<Versioned>)| {
-            kept.map(|kept| decode(id, kept.version, &kept.value)).transpose()
+        let stored = |(id, kept): (&EgressId, Option<Versioned>)| match kept {
+            None => FoundRecord::Absent,
+            Some(kept) => match decode(id, kept.version, &kept.value) {
+                Ok(record) => FoundRecord::Record(Box::new(record)),
+                Err(error) => {
+                    debug!(error = %chain(&error), "record not looked at");
+                    FoundRecord::Unreadable
+                }
+            },
         };
-        ids.iter().zip(found).map(record).collect()
+        Ok(ids.iter().zip(found).map(stored).collect())
     }
 
-    /// Passes the record to `decide`, which may change it, and writes it if no other process wrote meanwhile; otherwise
-    /// starts again with the new record. `decide` may be called several times and must depend on its argument alone.
+    /// Applies the event to the record and writes the result, if no other process wrote meanwhile; otherwise starts
+    /// again with the new record. The only way in which a record that exists is changed.
     ///
     /// # Errors
-    /// Redis was not reached or did not answer: the record may have been written, and a retry is right if `decide`
-    /// recognises its own change. [`BusError::Record`]: it cannot be read. [`BusError::Contended`]: a defect.
-    pub async fn update(
+    /// Redis was not reached or did not answer: the record may have been written, and a retry is right, because most
+    /// events do not apply twice. [`BusError::Record`]: it cannot be read, and was left as it is.
+    /// [`BusError::Contended`]: a defect.
+    pub async fn apply(&self, id: &EgressId, event: &LaunchEvent) -> Result<Updated, BusError> {
+        let change = |record: &Record| {
+            lifecycle::apply(record, event).map_err(|source| BusError::Record { egress_id: id.to_string(), source })
+        };
+        self.swap(id, change).await
+    }
+
+    /// `change`: the record to be written instead; `None`: it is left.
+    pub(crate) async fn swap(
         &self,
         id: &EgressId,
-        mut decide: impl FnMut(&mut Record) -> Decision,
+        mut change: impl FnMut(&Record) -> Result<Option<Record>, BusError>,
     ) -> Result<Updated, BusError> {
         for _ in 0..MAX_ATTEMPTS {
-            let Some(mut record) = self.get(id).await? else { return Ok(Updated::Missing) };
-            let before = record.version;
-            if decide(&mut record) == Decision::Leave {
-                return Ok(Updated::Left(Box::new(record)));
-            }
-            record.version = before + 1;
+            let Some(before) = self.get(id).await? else { return Ok(Updated::Missing) };
+            let Some(mut record) = change(&before)? else { return Ok(Updated::Left(Box::new(before))) };
+            record.version = before.version + 1;
             let value = encode(&record)?;
             let value = NewValue { version: record.version, value: &value, ttl: None };
-            if self.bus.backend.compare_and_set(&key(id), Precondition::Is(before), value).await? == CasResult::Done {
+            let precondition = Precondition::Is(before.version);
+            if self.bus.backend.compare_and_set(&key(id), precondition, value).await? == CasResult::Done {
                 return Ok(Updated::Written(Box::new(record)));
             }
         }
@@ -235,7 +253,7 @@ impl Registry {
 }
 
 /// The id is in braces so that a Cluster keeps all keys of one egress on one server.
-fn key(id: &EgressId) -> String {
+pub(crate) fn key(id: &EgressId) -> String {
     format!("spillway:{{{id}}}:record")
 }
 

@@ -17,6 +17,11 @@ pub(crate) const CLOSED_REMEMBERED: Duration = Duration::from_secs(24 * 3600);
 /// Lines the ledger keeps, about; what needs all of them reads them as they come.
 pub(crate) const MAX_LINES: u64 = 100_000;
 
+/// A tenant's name as it is stored: line breaks separate the fields of a stored task.
+pub(crate) fn one_line(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { '_' } else { c }).collect()
+}
+
 /// Each method is one atomic step on the server, so that caps and pace hold among any number of dispatchers. It fails
 /// when Redis is not reached or does not answer in time; the step may have been done, and repeating it is harmless.
 #[async_trait]

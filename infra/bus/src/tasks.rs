@@ -8,6 +8,7 @@ use spillway_model::{CloseTask, LedgerLine, OpenTask, OpenTaskEntry, Pace, SlotR
 
 use crate::bus::Bus;
 use crate::error::BusError;
+use crate::task_ledger::one_line;
 
 /// Open tasks and the ledger of this installation.
 #[derive(Clone)]
@@ -27,8 +28,7 @@ impl Tasks {
     /// # Errors
     /// Redis was not reached or did not answer: the task may be open, and a retry is right.
     pub async fn open(&self, open_task: OpenTask<'_>) -> Result<SlotResult, BusError> {
-        let tenant = one_line(open_task.tenant);
-        self.bus.backend.open_task(&OpenTask { tenant: &tenant, ..open_task }).await
+        self.bus.backend.open_task(&open_task).await
     }
 
     /// The platform throttled: no launch at the target for `retry_after`, and then at half the pace.
@@ -60,8 +60,6 @@ impl Tasks {
     /// # Errors
     /// Redis was not reached or did not answer: a retry is right, and gets false if the first call was done.
     pub async fn close(&self, task: &TaskKey, line: LedgerLine<'_>) -> Result<bool, BusError> {
-        let tenant = one_line(line.tenant);
-        let line = LedgerLine { tenant: &tenant, ..line };
         self.bus.backend.close_task(&CloseTask { task, line: Some(line) }).await
     }
 
@@ -97,9 +95,4 @@ impl Tasks {
         let from = after.map_or_else(|| since_ms.max(0).to_string(), |after| format!("({after}"));
         self.bus.backend.ledger_lines(&from, until_ms.max(0), max).await
     }
-}
-
-/// Line breaks separate the fields of a stored task.
-fn one_line(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() { '_' } else { c }).collect()
 }

@@ -108,6 +108,18 @@ impl Tickets {
         }
     }
 
+    /// Whether this version could use the ticket, which stays where it is: one of a newer version must not be lost to a
+    /// runner that cannot read it. A ticket that is not there passes.
+    ///
+    /// # Errors
+    /// Redis was not reached or did not answer: a retry is right. [`BusError::Ticket`]: it cannot be opened.
+    pub async fn check(&self, id: &EgressId, token: &ClaimToken) -> Result<(), BusError> {
+        match self.bus.backend.read(&key(id, token)).await? {
+            Some(kept) => self.opened(id, &kept).map(drop),
+            None => Ok(()),
+        }
+    }
+
     /// Takes the ticket; no other taker gets it afterwards. `None`: the token is wrong, the ticket was taken by
     /// another or has expired. An answer can be lost: the same `taker` may repeat the take for two minutes and gets
     /// the same.
@@ -146,6 +158,14 @@ impl Tickets {
             .decrypt(&XNonce::from(*nonce), Payload { msg: sealed, aad: &bound_to(id, attempt) })
             .map_err(|_| bad("the key is another one, or it was tampered with"))?;
         serde_json::from_slice(&plain).map_err(|_| bad("its content is from another version"))
+    }
+
+    /// A ticket that is there lasts for `ttl` from now on.
+    ///
+    /// # Errors
+    /// Redis was not reached or did not answer; a retry is right.
+    pub async fn renew(&self, id: &EgressId, token: &ClaimToken, ttl: Duration) -> Result<(), BusError> {
+        self.bus.backend.expire(&key(id, token), ttl).await
     }
 
     /// Removes the ticket, taken or not: its launch failed or ended.

@@ -7,5 +7,6 @@
 mod price;
 mod shape;
 
-pub use price::{Bill, Capacity, Overheads, PriceError, PriceList, Rate, Usage, bill, estimate, puts};
-pub use shape::{ACI_DISK, FARGATE_DISK, Load, Platform, Shape, TooLarge, load, shape, shape_for};
+pub use price::{Bill, Overheads, PriceError, PriceList, Rate, Usage, bill, estimate, puts};
+pub use shape::{ACI_DISK, FARGATE_DISK, TooLarge, load, shape, shape_for};
+pub use spillway_model::{Capacity, Load, Platform, Shape};

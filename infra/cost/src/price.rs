@@ -4,8 +4,7 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use serde::{Deserialize, Serialize};
-
-use crate::shape::{Load, Platform, Shape};
+use spillway_model::{Capacity, Load, Platform, Shape, TaskFacts};
 
 /// Prices on the day of this version.
 const BUILT_IN: &str = include_str!("../prices.json");
@@ -39,17 +38,6 @@ pub struct PriceList {
     pub currency: String,
     /// In order of preference: the first rate of a platform stands for regions that are not listed.
     pub rates: Vec<Rate>,
-}
-
-/// How capacity is bought.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Capacity {
-    /// At the list price, not reclaimed.
-    #[default]
-    OnDemand,
-    /// Cheaper; the vendor may reclaim the machine.
-    Spot,
 }
 
 /// Prices of one kind of machine in one region, US dollars.
@@ -153,6 +141,11 @@ impl PriceList {
                 .or_else(|| self.rates.iter().find(fits).map(|rate| (rate, region.is_empty())))
         };
         of(capacity).or_else(|| of(Capacity::OnDemand))
+    }
+
+    /// The rate of a task's machine; `None`: the list has none.
+    pub fn rate_of(&self, facts: &TaskFacts) -> Option<&Rate> {
+        self.rate(facts.platform, &facts.region, &facts.arch, facts.capacity).map(|(rate, _)| rate)
     }
 }
 

@@ -1,7 +1,7 @@
 //! The machine for a plan: an estimate of what the plan needs, from its kind, canvas and rates ([`load`]), and the smallest
 //! machine of a platform for it ([`shape`]). Deliberately coarse: on a busy CPU a recording lags and does not lose frames.
 
-use serde::{Deserialize, Serialize};
+use spillway_model::{Load, Platform, Shape};
 use spillway_plan::{AudioCodec, AudioPlan, EgressPlan, Output, PageKind, VideoEncoding, VideoPlan};
 
 /// Cores of a composition, measured with one to four tiles: 0.36 to 0.57 at 1280×720 and 30/s, 0.83 at 1920×1080. One part
@@ -38,49 +38,6 @@ const RAW_SOUND: f64 = 1_536_000.0;
 /// Bytes of an image for each pixel: JPEG of quality 85, 55 kB at 1280×720.
 const BYTES_PER_PIXEL: f64 = 0.06;
 const PIXELS_720P: f64 = 1280.0 * 720.0;
-
-/// Needs of a recording: all that its machine and its price depend on.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct Load {
-    /// CPU cores kept busy, without headroom.
-    pub cores: f64,
-    /// Peak of both processes of the runner.
-    pub memory_mib: f64,
-    /// Bytes per second into all files, segments and images.
-    pub written: f64,
-    /// Bytes per second from livekit-server.
-    pub received: f64,
-    /// Number of files that grow for the whole recording.
-    pub files: u32,
-    /// An output is uploaded to an object store.
-    pub stored: bool,
-    /// An output stays on the machine; see [`Load::is_local`].
-    #[serde(default)]
-    pub local: bool,
-    /// Bytes per second to the servers of streams.
-    #[serde(default)]
-    pub streamed: f64,
-    /// Small objects uploaded per second: segments, playlists, images.
-    #[serde(default)]
-    pub objects: f64,
-    /// Of `written`, bytes per second into segments and images. Records of older versions have none.
-    #[serde(default)]
-    pub written_objects: f64,
-    /// Of `files`, those that stay on the machine. Records of older versions do not have both kinds.
-    #[serde(default)]
-    pub local_files: u32,
-    /// A web page is recorded: the machine needs Chromium.
-    #[serde(default)]
-    pub page: bool,
-}
-
-impl Load {
-    /// A file stays on the machine, so it must be one whose disk outlives the recording. Records of older versions have
-    /// files of one kind only and do not say it.
-    pub fn is_local(&self) -> bool {
-        self.local || (!self.stored && self.files > 0)
-    }
-}
 
 /// Estimates the needs of a plan.
 pub fn load(plan: &EgressPlan) -> Load {
@@ -217,31 +174,6 @@ fn chromium(kind: PageKind, picture: Option<&VideoPlan>) -> f64 {
 
 /// Factor on the cores, so that a recording that fell behind catches up.
 const HEADROOM: f64 = 1.3;
-
-/// Size of a machine as it is requested from the platform.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub struct Shape {
-    /// Thousandths of a vCPU.
-    pub cpu_milli: u32,
-    /// Memory.
-    pub memory_mib: u32,
-    /// Ephemeral disk; 0 where the file system is memory, and on [`Platform::Host`].
-    pub disk_gib: u32,
-}
-
-/// Where machines come from; each platform has its own sizes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Platform {
-    /// AWS ECS on Fargate.
-    Fargate,
-    /// Google Cloud Run jobs.
-    CloudRun,
-    /// Azure Container Instances.
-    Aci,
-    /// Containers and processes on the operator's machines: any size.
-    Host,
-}
 
 /// The platform has no machine for a load.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]

@@ -3,13 +3,12 @@
 
 use std::collections::BTreeMap;
 use std::error::Error;
-use std::fmt;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use futures_util::future::join_all;
-use serde::{Deserialize, Serialize};
 use spillway_cost::{Platform, Shape};
+pub use spillway_model::TaskRef;
 use spillway_protocol::Secret;
 use spillway_protocol::ids::EgressId;
 
@@ -183,21 +182,6 @@ pub(crate) const SALVAGE: &str = "SPILLWAY_SALVAGE";
 pub(crate) const STACK: &str = "SPILLWAY_STACK";
 /// Installation of the task, where several share a stack's name.
 pub(crate) const INSTALLATION: &str = "SPILLWAY_INSTALLATION";
-
-/// Reference to a task, valid across restarts of the dispatcher. Its id is opaque to all but its launcher.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub struct TaskRef {
-    /// [`Launcher::name`].
-    pub launcher: String,
-    /// The platform's name of the task.
-    pub id: String,
-}
-
-impl fmt::Display for TaskRef {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}", self.launcher, self.id)
-    }
-}
 
 /// A running task of this stack, as the platform lists it.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -53,6 +53,14 @@ mod tests {
     }
 
     #[test]
+    fn a_heartbeat_of_version_0_1_0_is_read_and_written_as_it_was() {
+        let stored: serde_json::Value = serde_json::from_str(include_str!("golden/heartbeat.json")).unwrap();
+        let read: StoredHeartbeat = serde_json::from_value(stored.clone()).unwrap();
+        assert_eq!((read.beat.attempt, read.ttl_ms, read.beat.files["a.mp4"]), (2, 6000, 7));
+        assert_eq!(serde_json::to_value(&read).unwrap(), stored);
+    }
+
+    #[test]
     fn every_field_of_a_heartbeat_may_be_absent() {
         assert_eq!(serde_json::from_str::<Heartbeat>("{}").unwrap(), Heartbeat::default());
     }

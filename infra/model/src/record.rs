@@ -1,158 +1,202 @@
-//! The record of one egress, as JSON in Redis. Dispatchers and the runner share it and change it by compare-and-set.
+//! The record of one egress. Dispatchers and the runner share it through Redis and change it by compare-and-set, with
+//! the transitions of `lifecycle`. `stored_record` is its JSON; what is there and cannot be read is an error, never a
+//! default.
 
 use std::collections::BTreeMap;
+use std::fmt;
 
 use serde::{Deserialize, Serialize};
 use spillway_protocol::EgressId;
 
-/// Where the launch of an egress stands.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Phase {
-    /// StartEgress was granted; no launch was attempted yet.
-    #[default]
-    Accepted,
-    /// A launcher was or is being asked for a task.
-    Launching,
-    /// The runner took its ticket and owns the egress.
-    Running,
-    /// The runner finishes files and uploads.
-    Ending,
-    /// The final EgressInfo is in the record.
-    Over,
-}
+use crate::dispatch::Dispatch;
+use crate::launch_state::{LaunchState, Phase};
+use crate::stored_record::{FORMAT, StoredDispatch, StoredRecord};
+use crate::task::{TaskKey, TaskRef};
 
 /// What is known about one egress. Fields of a newer version are kept in `extra` and written back.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(try_from = "StoredRecord", into = "StoredRecord")]
 pub struct Record {
     /// The id livekit-server gave it.
     pub egress_id: EgressId,
     /// Counts the writes, from 1. Set by the registry; stored beside the JSON, not in it.
-    #[serde(skip)]
     pub version: u64,
     /// Where the launch stands.
-    #[serde(default)]
-    pub phase: Phase,
+    pub state: LaunchState,
     /// Number of the current launch; the first is 1, and 0 means none yet.
-    #[serde(default)]
     pub attempt: u32,
-    /// Name of the dispatcher that accepted the egress.
-    #[serde(default)]
+    /// Name of the dispatcher that sees to the egress: the one that accepted it, or adopted it since.
     pub dispatcher: String,
-    /// The launcher's reference to the task as JSON, opaque here.
-    #[serde(default)]
-    pub task: Option<String>,
     /// The last `livekit.EgressInfo` as protobuf; base64 in the JSON.
-    #[serde(default, with = "base64_text")]
     pub info: Vec<u8>,
     /// The ledger (`spillway_protocol::ledger`) that `info` is made from, as JSON.
-    #[serde(default)]
     pub ledger: String,
     /// StopEgress came before a runner listened.
-    #[serde(default)]
     pub stop_asked: bool,
     /// Claim token of a second ticket, for a salvage run if the task dies with uploads unfinished. The component that
     /// ends the egress clears it. Empty: only a disk can hold something to salvage.
-    #[serde(default)]
     pub spare: String,
     /// Why the recording task is gone. Not empty: the current attempt is its salvage run, and the egress ends with this
     /// message.
-    #[serde(default)]
     pub lost: String,
     /// When StartEgress was accepted, Unix milliseconds of Redis' clock.
-    #[serde(default)]
     pub accepted_at: i64,
-    /// Further fields: the dispatcher's own state, and what a newer version wrote.
-    #[serde(flatten)]
+    /// The dispatcher's own part.
+    pub dispatch: Dispatch,
+    /// Further fields, of a newer version.
     pub extra: BTreeMap<String, serde_json::Value>,
 }
 
 impl Record {
-    /// A record in [`Phase::Accepted`] with everything else empty. `accepted_at` in Unix milliseconds.
+    /// A queued record with everything else empty. `accepted_at` in Unix milliseconds.
     pub fn new(egress_id: EgressId, accepted_at: i64) -> Self {
         Self {
             egress_id,
             version: 0,
-            phase: Phase::Accepted,
+            state: LaunchState::Queued { renumber: false },
             attempt: 0,
             dispatcher: String::new(),
-            task: None,
             info: Vec::new(),
             ledger: String::new(),
             stop_asked: false,
             spare: String::new(),
             lost: String::new(),
             accepted_at,
+            dispatch: Dispatch::default(),
             extra: BTreeMap::new(),
+        }
+    }
+
+    /// The stored word of the state.
+    pub fn phase(&self) -> Phase {
+        self.state.phase()
+    }
+
+    /// The task of the current launch; `None`: it is not known, or there is none.
+    pub fn task(&self) -> Option<&TaskRef> {
+        self.state.task()
+    }
+
+    /// The task of one of its launches, as far as it is known.
+    pub fn task_of(&self, attempt: u32) -> Option<&TaskRef> {
+        self.dispatch.earlier.get(&attempt).or_else(|| self.task().filter(|_| self.attempt == attempt))
+    }
+
+    /// The current launch.
+    pub fn key(&self) -> TaskKey {
+        TaskKey { egress_id: self.egress_id.clone(), attempt: self.attempt }
+    }
+
+    /// The launch is being made, or its task runs or may run.
+    pub fn wants(&self, attempt: u32) -> bool {
+        !self.state.is_over() && !self.dispatch.earlier.contains_key(&attempt)
+    }
+
+    /// The current launch is, or will be, a salvage run.
+    pub fn is_salvage(&self) -> bool {
+        !self.lost.is_empty()
+    }
+}
+
+/// Why a stored record is not one of this version.
+#[derive(Debug)]
+pub(crate) enum Unreadable {
+    /// Of a newer form.
+    Format(u32),
+    /// The reference to its task.
+    Task(serde_json::Error),
+}
+
+impl fmt::Display for Unreadable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Format(format) => write!(f, "form {format} is newer than {FORMAT}, the newest known"),
+            Self::Task(error) => write!(f, "reference to its task: {error}"),
         }
     }
 }
 
-mod base64_text {
-    use base64::Engine;
-    use base64::engine::general_purpose::STANDARD;
-    use serde::{Deserialize, Deserializer, Serializer, de::Error};
+impl TryFrom<StoredRecord> for Record {
+    type Error = Unreadable;
 
-    pub(super) fn serialize<S: Serializer>(bytes: &[u8], serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str(&STANDARD.encode(bytes))
+    fn try_from(stored: StoredRecord) -> Result<Self, Unreadable> {
+        if stored.format > FORMAT {
+            return Err(Unreadable::Format(stored.format));
+        }
+        let task = stored.task.as_deref().map(serde_json::from_str::<TaskRef>).transpose().map_err(Unreadable::Task)?;
+        let StoredDispatch { asked, fresh, unanswered, mut dispatch } = stored.dispatch.unwrap_or_default();
+        let salvage = !stored.lost.is_empty();
+        let state = match (stored.phase, task) {
+            // Version 0.1.0 noted the late answer of a launch there although the launch had been given up.
+            (Phase::Accepted, Some(task)) if fresh => {
+                dispatch.earlier.insert(stored.attempt, task);
+                waiting(salvage, true)
+            }
+            (Phase::Accepted, None) => waiting(salvage, fresh),
+            (Phase::Accepted | Phase::Launching, Some(task)) => LaunchState::Launched { task },
+            (Phase::Launching, None) if unanswered => LaunchState::Unknown,
+            (Phase::Launching, None) => LaunchState::Asking,
+            (Phase::Running, task) if salvage => LaunchState::Salvaging { task, ending: false },
+            (Phase::Running, task) => LaunchState::Running { task, ending: false },
+            (Phase::Ending, task) if salvage => LaunchState::Salvaging { task, ending: true },
+            (Phase::Ending, task) => LaunchState::Running { task, ending: true },
+            (Phase::Over, task) => LaunchState::Ended { task, asked: asked || fresh },
+        };
+        Ok(Self {
+            egress_id: stored.egress_id,
+            version: 0,
+            state,
+            attempt: stored.attempt,
+            dispatcher: stored.dispatcher,
+            info: stored.info,
+            ledger: stored.ledger,
+            stop_asked: stored.stop_asked,
+            spare: stored.spare,
+            lost: stored.lost,
+            accepted_at: stored.accepted_at,
+            dispatch,
+            extra: stored.extra,
+        })
     }
+}
 
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<u8>, D::Error> {
-        STANDARD.decode(String::deserialize(deserializer)?).map_err(D::Error::custom)
+fn waiting(salvage: bool, renumber: bool) -> LaunchState {
+    if salvage { LaunchState::Lost { renumber } } else { LaunchState::Queued { renumber } }
+}
+
+impl From<Record> for StoredRecord {
+    fn from(record: Record) -> Self {
+        let state = record.state;
+        // A reference is two texts: its JSON cannot fail.
+        let task = state.task().and_then(|task| serde_json::to_string(task).ok());
+        let asked = match &state {
+            LaunchState::Queued { .. } | LaunchState::Lost { .. } => false,
+            state => state.may_have_task(),
+        };
+        Self {
+            format: FORMAT,
+            egress_id: record.egress_id,
+            phase: state.phase(),
+            attempt: record.attempt,
+            dispatcher: record.dispatcher,
+            task,
+            info: record.info,
+            ledger: record.ledger,
+            stop_asked: record.stop_asked,
+            spare: record.spare,
+            lost: record.lost,
+            accepted_at: record.accepted_at,
+            dispatch: Some(StoredDispatch {
+                asked,
+                fresh: state.needs_new_number(),
+                unanswered: state == LaunchState::Unknown,
+                dispatch: record.dispatch,
+            }),
+            extra: record.extra,
+        }
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn id() -> EgressId {
-        EgressId::parse("EG_1").unwrap()
-    }
-
-    /// As version 0.1.0 stores it.
-    const STORED: &str = r#"{"egress_id":"EG_1","phase":"running","attempt":2,"dispatcher":"D1","task":"{}",
-        "info":"AP8=","ledger":"{}","stop_asked":true,"spare":"s","lost":"l","accepted_at":7,
-        "dispatch":{"tenant":"t"},"owner_until_ms":0}"#;
-
-    #[test]
-    fn a_stored_record_is_read_and_keeps_fields_it_does_not_know() {
-        let record: Record = serde_json::from_str(STORED).unwrap();
-        let mut expected = Record {
-            phase: Phase::Running,
-            attempt: 2,
-            dispatcher: "D1".into(),
-            task: Some("{}".into()),
-            info: vec![0x00, 0xff],
-            ledger: "{}".into(),
-            stop_asked: true,
-            spare: "s".into(),
-            lost: "l".into(),
-            ..Record::new(id(), 7)
-        };
-        expected.extra.insert("dispatch".into(), serde_json::json!({"tenant": "t"}));
-        expected.extra.insert("owner_until_ms".into(), 0.into());
-        assert_eq!(record, expected);
-        let written: serde_json::Value = serde_json::to_value(&record).unwrap();
-        assert_eq!(written, serde_json::from_str::<serde_json::Value>(STORED).unwrap());
-    }
-
-    #[test]
-    fn every_field_but_the_id_may_be_absent() {
-        assert_eq!(serde_json::from_str::<Record>(r#"{"egress_id":"EG_1"}"#).unwrap(), Record::new(id(), 0));
-    }
-
-    #[test]
-    fn an_unknown_phase_is_an_error_and_no_default() {
-        assert!(serde_json::from_str::<Record>(r#"{"egress_id":"EG_1","phase":"resting"}"#).is_err());
-        for (phase, text) in [
-            (Phase::Accepted, "accepted"),
-            (Phase::Launching, "launching"),
-            (Phase::Running, "running"),
-            (Phase::Ending, "ending"),
-            (Phase::Over, "over"),
-        ] {
-            assert_eq!(serde_json::to_value(phase).unwrap(), text);
-        }
-    }
-}
+#[path = "record_tests.rs"]
+mod tests;

@@ -4,6 +4,7 @@
 use std::fmt;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
 use spillway_protocol::EgressId;
 
 /// One launch of one egress. Its text, `EG_…/attempt`, names the task in Redis.
@@ -26,6 +27,21 @@ impl TaskKey {
 impl fmt::Display for TaskKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}/{}", self.egress_id, self.attempt)
+    }
+}
+
+/// Reference to a task, valid across restarts of the dispatcher. Its id is opaque to all but its launcher.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct TaskRef {
+    /// Name of the launcher that started it.
+    pub launcher: String,
+    /// The platform's name of the task.
+    pub id: String,
+}
+
+impl fmt::Display for TaskRef {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.launcher, self.id)
     }
 }
 

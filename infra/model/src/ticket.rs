@@ -77,6 +77,14 @@ mod tests {
     }
 
     #[test]
+    fn a_ticket_of_version_0_1_0_is_read_and_written_as_it_was() {
+        let stored: serde_json::Value = serde_json::from_str(include_str!("golden/ticket.json")).unwrap();
+        let ticket: Ticket = serde_json::from_value(stored.clone()).unwrap();
+        assert_eq!((ticket.attempt, ticket.request.reveal().as_slice()), (3, &[1, 255][..]));
+        assert_eq!(serde_json::to_value(&ticket).unwrap(), stored);
+    }
+
+    #[test]
     fn a_claim_token_prints_nothing_and_travels_as_text() {
         let token = ClaimToken::from_text("canary");
         assert_eq!((format!("{token:?}").as_str(), token.reveal()), ("[secret]", "canary"));

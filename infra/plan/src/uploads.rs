@@ -173,6 +173,9 @@ pub(crate) fn retry_safe(path: &str) -> bool {
     path.is_empty() || path.ends_with('/') || path.contains("{retry}")
 }
 
+/// Names and values of user metadata. S3 takes 2 KiB; more than 24,000 entries are a panic of the HTTP library.
+const MAX_METADATA_BYTES: usize = 8 << 10;
+
 /// Checks the fields of a provider, from a request or from the configuration. Does not contact it.
 ///
 /// # Errors
@@ -186,6 +189,8 @@ pub fn check(provider: &Provider) -> Result<(), PlanError> {
             need(s3.endpoint.is_empty() || is_endpoint(&s3.endpoint), "s3 endpoint")?;
             need(is_tagging(&s3.tagging), "s3 tagging")?;
             need(s3.metadata.iter().all(|(name, value)| is_token(name) && is_header(value)), "s3 metadata")?;
+            let metadata_bytes: usize = s3.metadata.iter().map(|(name, value)| name.len() + value.len()).sum();
+            need(metadata_bytes <= MAX_METADATA_BYTES, "s3 metadata")?;
             need(is_header(&s3.content_disposition), "s3 content_disposition")?;
             need(is_region(&s3.region), "s3 region")?;
             need(s3.proxy.as_ref().is_none_or(is_proxy), "s3 proxy url")
@@ -318,6 +323,8 @@ mod tests {
         assert_eq!(s3(|s3| s3.tagging = "a=1&b".into()), "s3 tagging");
         assert_eq!(s3(|s3| s3.tagging = "a=1=2".into()), "s3 tagging");
         assert_eq!(s3(|s3| drop(s3.metadata.insert("a b".into(), String::new()))), "s3 metadata");
+        let many = |s3: &mut livekit::S3Upload| s3.metadata.extend((0..2000).map(|n| (format!("k{n}"), "v".into())));
+        assert_eq!(s3(many), "s3 metadata");
         assert_eq!(s3(|s3| s3.content_disposition = "inline\nX-Evil: 1".into()), "s3 content_disposition");
         assert_eq!(
             s3(|s3| s3.proxy = Some(livekit::ProxyConfig { url: "proxy".into(), ..Default::default() })),

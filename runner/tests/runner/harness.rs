@@ -7,8 +7,8 @@ use async_trait::async_trait;
 use prost::Message;
 use serde_json::json;
 use spillway_bus::{
-    Bid, Bus, CallOptions, ClaimToken, Created, Decision, Handler, Incoming, MemoryBroker, Phase, Record, Registry,
-    Routing, RpcClient, RpcServer, Ticket, TicketKey, Tickets,
+    Bid, Bus, CallOptions, ClaimToken, Created, Decision, FaultyLink, Handler, Incoming, LaunchState, MemoryBroker,
+    Record, Registry, Routing, RpcClient, RpcServer, Ticket, TicketKey, Tickets,
 };
 use spillway_plan::segment_name::{SegmentNaming, SegmentSuffix};
 use spillway_plan::{
@@ -158,7 +158,7 @@ impl RunnerHarness {
         let start = self.request(script);
         let ledger = EgressLedger::accept(&start, self.broker.clock().unix_ns());
         let record = Record {
-            phase: Phase::Launching,
+            state: LaunchState::Asking,
             attempt: 1,
             info: ledger.info().encode_to_vec(),
             ledger: serde_json::to_string(&ledger).unwrap(),
@@ -270,6 +270,11 @@ impl RunnerHarness {
         self.serve(names, ticket.unwrap(), RunnerTask::Record)
     }
 
+    /// The runner's way to Redis from now on.
+    pub fn reach_redis_over(&mut self, link: &FaultyLink) {
+        self.runners_bus = link.to(&self.runners_bus);
+    }
+
     pub fn serve(&self, names: Names, ticket: Ticket, task: RunnerTask) -> JoinHandle<ServeOutcome> {
         let (bus, tickets, stores) = (self.runners_bus.clone(), self.tickets.clone(), self.stores.clone());
         tokio::spawn(async move { serve_ticket(&bus, &tickets, names, ticket, task, stores).await.unwrap() })
@@ -280,7 +285,7 @@ impl RunnerHarness {
         self.registry()
             .update(&self.id, |record| {
                 record.attempt += 1;
-                record.phase = Phase::Launching;
+                record.state = LaunchState::Asking;
                 record.lost = "runner was lost".into();
                 Decision::Write
             })
@@ -336,7 +341,7 @@ impl RunnerHarness {
     pub async fn finished_by_another_writer(&self) {
         self.registry()
             .update(&self.id, |record| {
-                record.phase = Phase::Over;
+                record.state = LaunchState::Ended { task: None, asked: true };
                 Decision::Write
             })
             .await

@@ -1,12 +1,15 @@
 use std::time::{Duration, Instant};
 
 use prost::Message;
-use spillway_bus::{Decision, FaultyLink, Heartbeats, IoClient, LinkFaults, MemoryBroker, Phase, Record, Tickets};
+use spillway_bus::lifecycle::LaunchEvent;
+use spillway_bus::{
+    Decision, FaultyLink, Heartbeats, IoClient, LaunchState, LinkFaults, MemoryBroker, Phase, Record, Tickets,
+};
 use spillway_process::Clock;
 use spillway_protocol::ledger::{EgressLedger, Fact, Outcome};
 use spillway_protocol::livekit::EgressInfo;
 use spillway_protocol::livekit::EgressStatus::{
-    EgressAborted, EgressActive, EgressComplete, EgressEnding, EgressFailed,
+    EgressAborted, EgressActive, EgressComplete, EgressEnding, EgressFailed, EgressStarting,
 };
 use spillway_protocol::rpc::service;
 use spillway_protocol::{Code, RpcError};
@@ -23,7 +26,7 @@ async fn one_egress_from_launch_to_acknowledged_end() {
     let run = harness.run("record").await;
     harness.heard(EgressActive).await;
     let record = harness.record().await;
-    assert_eq!(record.phase, Phase::Running);
+    assert_eq!(record.phase(), Phase::Running);
     let (_, beat) = Heartbeats::new(&harness.bus).last(&harness.id).await.unwrap().unwrap();
     assert_eq!(beat.attempt, 1);
 
@@ -40,7 +43,7 @@ async fn one_egress_from_launch_to_acknowledged_end() {
     assert_eq!(last.details, "End reason: StopEgress API");
     assert!(last.file_results[0].size > 0 && last.ended_at > 0);
     let record = harness.record().await;
-    assert_eq!((record.phase, EgressInfo::decode(record.info.as_slice()).unwrap()), (Phase::Over, last));
+    assert_eq!((record.phase(), EgressInfo::decode(record.info.as_slice()).unwrap()), (Phase::Over, last));
     assert!(harness.registry().list_live().await.unwrap().is_empty(), "finished");
 }
 
@@ -99,7 +102,7 @@ async fn a_stop_while_waiting_aborts_at_once() {
     let harness = RunnerHarness::new().await;
     let run = harness.run("wait").await;
     let wait = async {
-        while harness.record().await.phase != Phase::Running {
+        while harness.record().await.phase() != Phase::Running {
             sleep(Duration::from_millis(5)).await;
         }
     };
@@ -142,7 +145,7 @@ async fn a_hanging_media_process_is_dead_and_its_file_kept() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_runner_stopped_or_replaced_before_the_start_reports_nothing() {
     for spoil in [
-        |record: &mut Record| record.phase = Phase::Over,
+        |record: &mut Record| record.state = LaunchState::Ended { task: None, asked: true },
         |record: &mut Record| record.stop_asked = true,
         |record: &mut Record| record.attempt = 2,
     ] {
@@ -189,7 +192,7 @@ async fn without_livekit_server_the_end_is_left_for_a_dispatcher() {
     let run = harness.run("record-closed").await;
     assert_eq!(done(run).await, ServeOutcome::Served(Delivered::Left));
     let record = harness.record().await;
-    assert_eq!(record.phase, Phase::Over);
+    assert_eq!(record.phase(), Phase::Over);
     assert_eq!(EgressInfo::decode(record.info.as_slice()).unwrap().status(), EgressComplete);
     assert_eq!(harness.registry().list_live().await.unwrap().len(), 1, "still to be delivered");
 }
@@ -206,7 +209,7 @@ async fn a_lost_record_is_written_again() {
         }
     };
     timeout(TIMEOUT, wait).await.unwrap();
-    assert_eq!(harness.record().await.phase, Phase::Running);
+    assert_eq!(harness.record().await.phase(), Phase::Running);
     harness.call(service::STOP_EGRESS).await.unwrap();
     assert_eq!(done(run).await, ServeOutcome::Served(Delivered::Acknowledged));
     assert_eq!(harness.statuses().last(), Some(&EgressComplete));
@@ -237,7 +240,7 @@ async fn a_recording_that_ends_without_redis_waits_and_is_complete_once() {
     assert_eq!(harness.statuses().iter().filter(|status| **status as i32 >= EgressComplete as i32).count(), 1);
     let last = harness.last();
     assert_eq!((last.status(), last.error.as_str()), (EgressComplete, ""));
-    assert_eq!(harness.record().await.phase, Phase::Over);
+    assert_eq!(harness.record().await.phase(), Phase::Over);
     assert!(harness.registry().list_live().await.unwrap().is_empty());
 }
 
@@ -250,7 +253,7 @@ async fn a_last_report_waits_ten_minutes_for_redis_and_not_for_ever() {
         harness.launch("record").await;
         let registry = harness.registry();
         let run = |record: &mut Record| {
-            record.phase = Phase::Running;
+            record.state = LaunchState::Running { task: None, ending: false };
             Decision::Write
         };
         registry.update(&harness.id, run).await.unwrap();
@@ -279,7 +282,7 @@ async fn a_last_report_waits_ten_minutes_for_redis_and_not_for_ever() {
         sleep(Duration::from_secs(away * 60)).await;
         harness.broker.mend();
         assert_eq!(reporting.await.unwrap(), delivered, "{away} min");
-        let over = harness.record().await.phase == Phase::Over;
+        let over = harness.record().await.phase() == Phase::Over;
         assert_eq!(over, delivered == Delivered::Acknowledged, "{away} min");
         let told = harness.statuses().iter().filter(|status| **status == EgressComplete).count();
         assert_eq!(told, usize::from(over), "{away} min");
@@ -303,6 +306,57 @@ async fn a_ticket_is_taken_although_the_answer_was_lost() {
         ticket::take(&harness.tickets, &names, RunnerTask::Record).await.unwrap().is_none(),
         "it is taken for others"
     );
+}
+
+/// Each command may be done and its answer lost, from the first one to the last.
+#[tokio::test(flavor = "multi_thread")]
+async fn answers_that_redis_loses_cost_no_recording_and_no_other_end() {
+    for seed in 0..4 {
+        let link = FaultyLink::new(LinkFaults { seed, answer_lost: 0.15, ..LinkFaults::default() });
+        let mut harness = RunnerHarness::new().await;
+        harness.reach_redis_over(&link);
+        let run = harness.run("record").await;
+        harness.heard(EgressActive).await;
+        sleep(Duration::from_millis(2500)).await;
+        harness.registry().apply(&harness.id, &LaunchEvent::StopAsked).await.unwrap();
+        done(run).await;
+        // An update may come twice, because a publication whose answer was lost is repeated.
+        let mut statuses = harness.statuses();
+        statuses.dedup();
+        let ends = statuses.iter().filter(|status| !matches!(status, EgressStarting | EgressActive | EgressEnding));
+        assert_eq!(ends.collect::<Vec<_>>(), [&EgressComplete], "seed {seed}: {statuses:?}");
+        let record = harness.record().await;
+        assert!(record.state.is_over(), "seed {seed}: {record:?}");
+        assert_eq!(EgressInfo::decode(record.info.as_slice()).unwrap().status(), EgressComplete, "seed {seed}");
+    }
+}
+
+/// A failover lost the write that made this task the owner, or even the number of its launch.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_record_that_lost_its_last_writes_is_written_again_and_the_recording_goes_on() {
+    for older in [
+        |record: &mut Record| record.state = LaunchState::Asking,
+        |record: &mut Record| (record.state, record.attempt) = (LaunchState::Queued { renumber: false }, 0),
+    ] {
+        let harness = RunnerHarness::new().await;
+        let run = harness.run("record").await;
+        harness.heard(EgressActive).await;
+        let lose = |record: &mut Record| {
+            older(record);
+            Decision::Write
+        };
+        harness.registry().update(&harness.id, lose).await.unwrap();
+        let restored = async {
+            while harness.record().await.phase() != Phase::Running {
+                sleep(Duration::from_millis(20)).await;
+            }
+        };
+        timeout(TIMEOUT, restored).await.unwrap();
+        assert_eq!(harness.record().await.attempt, 1);
+        assert_eq!(harness.call(service::STOP_EGRESS).await.unwrap().status(), EgressEnding);
+        assert_eq!(done(run).await, ServeOutcome::Served(Delivered::Acknowledged));
+        assert_eq!(harness.statuses().last(), Some(&EgressComplete));
+    }
 }
 
 /// The publication came back in a codec that the first file cannot take.

@@ -10,7 +10,7 @@ use spillway_model::{CapReached, CloseTask, OpenTask, Pace, SlotResult};
 use super::RedisBackend;
 use super::commands::{script, typed};
 use crate::error::BusError;
-use crate::task_ledger::{CLOSED_REMEMBERED, MAX_LINES, MIN_PACE_FACTOR, PACE_RECOVERY, TaskLedger};
+use crate::task_ledger::{CLOSED_REMEMBERED, MAX_LINES, MIN_PACE_FACTOR, PACE_RECOVERY, TaskLedger, one_line};
 
 /// The text in braces decides the slot in a Cluster; it is the ledger's own name, so that all keys of a script are on
 /// one server.
@@ -99,7 +99,7 @@ impl TaskLedger for RedisBackend {
     async fn open_task(&self, open_task: &OpenTask<'_>) -> Result<SlotResult, BusError> {
         let OpenTask { task, tenant, target, facts, caps, pace } = open_task;
         let mut cmd = script(OPEN_TASK, &[OPEN, CLOSED]);
-        cmd.arg(task.to_string()).arg(tenant).arg(target).arg(facts);
+        cmd.arg(task.to_string()).arg(one_line(tenant)).arg(target).arg(facts);
         cmd.arg(number(caps.all)).arg(number(caps.tenant)).arg(number(caps.target));
         cmd.arg(number(pace.map(|pace| pace.tolerance().as_millis())));
         cmd.arg(number(pace.map(|pace| pace.per_second / 1000.0)));
@@ -129,7 +129,7 @@ impl TaskLedger for RedisBackend {
             Some(line) => cmd
                 .arg(line.text)
                 .arg(MAX_LINES)
-                .arg(format!("{} {}", line.month, line.tenant))
+                .arg(format!("{} {}", line.month, one_line(line.tenant)))
                 .arg(format!("{:.9}", line.amount))
                 .arg(CLOSED_REMEMBERED.as_millis() as u64),
             None => cmd.arg("").arg("").arg("").arg("").arg(""),

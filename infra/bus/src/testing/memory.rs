@@ -45,6 +45,7 @@ struct MemoryStore {
     ledger: MemoryLedger,
 }
 
+#[derive(Clone)]
 struct Lease {
     holder: String,
     until: Instant,
@@ -94,6 +95,27 @@ impl MemoryBroker {
         *store = MemoryStore { routes, ..MemoryStore::default() };
     }
 
+    /// Everything that is stored now, for [`MemoryBroker::restore`].
+    pub fn snapshot(&self) -> BrokerSnapshot {
+        let store = self.shared.lock();
+        BrokerSnapshot {
+            kept: store.kept.clone(),
+            locks: store.locks.clone(),
+            indexes: store.indexes.clone(),
+            leases: store.leases.clone(),
+            ledger: store.ledger.clone(),
+        }
+    }
+
+    /// Stored values become those of the snapshot, as after a failover to a replica that has not got the last writes;
+    /// subscriptions stay. What was to expire still expires at its time.
+    pub fn restore(&self, snapshot: &BrokerSnapshot) {
+        let BrokerSnapshot { kept, locks, indexes, leases, ledger } = snapshot.clone();
+        let mut store = self.shared.lock();
+        let routes = std::mem::take(&mut store.routes);
+        *store = MemoryStore { routes, kept, locks, indexes, leases, ledger };
+    }
+
     /// Every command fails and nothing is delivered, until [`MemoryBroker::mend`].
     pub fn cut(&self) {
         self.shared.cut.store(true, Ordering::Release);
@@ -108,6 +130,16 @@ impl MemoryBroker {
     pub fn lose(&self, count: u64) {
         self.shared.loses.store(count, Ordering::Release);
     }
+}
+
+/// What a broker has stored at one moment.
+#[derive(Clone)]
+pub struct BrokerSnapshot {
+    kept: HashMap<String, (StoredValue, Option<Instant>)>,
+    locks: HashMap<String, Instant>,
+    indexes: HashMap<String, BTreeMap<String, i64>>,
+    leases: HashMap<String, Lease>,
+    ledger: MemoryLedger,
 }
 
 struct MemoryBackend {

@@ -7,10 +7,10 @@ use std::time::Duration;
 use spillway_model::{CapReached, CloseTask, OpenTask, Pace, SlotResult};
 use tokio::time::Instant;
 
-use crate::task_ledger::{CLOSED_REMEMBERED, MAX_LINES, MIN_PACE_FACTOR, PACE_RECOVERY};
+use crate::task_ledger::{CLOSED_REMEMBERED, MAX_LINES, MIN_PACE_FACTOR, PACE_RECOVERY, one_line};
 
 /// State behind a memory broker's `TaskLedger`.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct MemoryLedger {
     tasks: BTreeMap<String, String>,
     counts: HashMap<String, u64>,
@@ -40,7 +40,8 @@ impl MemoryLedger {
         if self.tasks.contains_key(&task) || self.closed.contains_key(&task) {
             return SlotResult::Granted { wait: Duration::ZERO, slowed: false };
         }
-        let names = names(args.tenant, args.target);
+        let tenant = one_line(args.tenant);
+        let names = names(&tenant, args.target);
         let caps = [args.caps.all, args.caps.tenant, args.caps.target];
         for ((name, cap), full) in names.iter().zip(caps).zip([CapReached::All, CapReached::Tenant, CapReached::Target])
         {
@@ -64,7 +65,7 @@ impl MemoryLedger {
             bucket.full_at = start + Duration::from_secs_f64(1.0 / (pace.per_second * bucket.factor));
             answer = SlotResult::Granted { wait, slowed: bucket.factor < 1.0 };
         }
-        self.tasks.insert(task, format!("{}\n{}\n{}", args.tenant, args.target, args.facts));
+        self.tasks.insert(task, format!("{tenant}\n{}\n{}", args.target, args.facts));
         for name in names {
             *self.counts.entry(name).or_default() += 1;
         }
@@ -97,7 +98,7 @@ impl MemoryLedger {
             }
         }
         if let Some(line) = close_task.line {
-            *self.spent.entry(format!("{} {}", line.month, line.tenant)).or_default() += line.amount;
+            *self.spent.entry(format!("{} {}", line.month, one_line(line.tenant))).or_default() += line.amount;
             self.lines.push((now_ms, line.text.to_owned()));
             let surplus = self.lines.len().saturating_sub(usize::try_from(MAX_LINES).unwrap_or(usize::MAX));
             self.lines.drain(..surplus);

@@ -1,7 +1,7 @@
 //! Runners that die, and the salvage that completes their uploads: with their disk or without, and when it dies as well.
 use std::time::{Duration, Instant};
 
-use spillway_bus::{Phase, UploadStates};
+use spillway_bus::UploadStates;
 use spillway_protocol::livekit::EgressStatus::{EgressActive, EgressComplete, EgressFailed};
 use spillway_runner::report::Delivered;
 use spillway_runner::serve::ServeOutcome;
@@ -92,7 +92,7 @@ async fn a_salvage_that_dies_is_followed_by_another() {
             assert_eq!(served, ServeOutcome::Served(Delivered::Acknowledged));
             continue;
         }
-        if harness.record().await.phase == Phase::Over {
+        if harness.record().await.state.is_over() {
             continue;
         }
         interrupted += 1;
@@ -179,7 +179,7 @@ async fn a_recording_that_was_finished_and_never_reported_is_complete() {
         assert_eq!(done(run).await, ServeOutcome::Served(Delivered::Unwritten));
         harness.broker.mend();
         buckets.over_primary.set_fault_mode(FaultMode::Fine);
-        assert!(!harness.statuses().contains(&EgressComplete) && harness.record().await.phase != Phase::Over);
+        assert!(!harness.statuses().contains(&EgressComplete) && !harness.record().await.state.is_over());
         assert_eq!(
             done(harness.salvage("record-mp4-fast-closed").await).await,
             ServeOutcome::Served(Delivered::Acknowledged)

@@ -4,9 +4,11 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use futures_util::future::join_all;
+use prost::Message;
 use serde::Serialize;
 use serde_json::json;
-use spillway_bus::{Bus, Decision, Heartbeat, Heartbeats, Phase, Record, RedisConfig, Registry};
+use spillway_bus::lifecycle::{LaunchEvent, RunnerStage};
+use spillway_bus::{Bus, Heartbeat, Heartbeats, RedisConfig, Registry};
 use spillway_protocol::ids::EgressId;
 use spillway_protocol::ledger::{EgressLedger, Fact};
 use spillway_tests::clouds::CloudSetup;
@@ -95,11 +97,11 @@ pub async fn measure(live: usize) -> Result<Watching> {
     let registry = Registry::new(&bus);
     for id in &ids {
         eventually("it is noted", Duration::from_secs(30), || async {
-            Ok(registry.get(id).await?.and_then(|record| record.task))
+            Ok(registry.get(id).await?.and_then(|record| record.task().cloned()))
         })
         .await?;
         beat(&bus, id).await?;
-        registry.update(id, begin_recording).await.context("take over")?;
+        begin_recording(&registry, id).await?;
     }
     let hearts = tokio::spawn(async move {
         let mut ticks = tokio::time::interval(Duration::from_secs(1));
@@ -147,13 +149,16 @@ async fn beat(bus: &Bus, id: &EgressId) -> Result<()> {
 }
 
 /// What a runner does when it has its ticket.
-fn begin_recording(record: &mut Record) -> Decision {
-    let Ok(mut ledger) = serde_json::from_str::<EgressLedger>(&record.ledger) else { return Decision::Leave };
+async fn begin_recording(registry: &Registry, id: &EgressId) -> Result<()> {
+    registry.apply(id, &LaunchEvent::TookOver { attempt: 1 }).await.context("take over")?;
+    let record = registry.get(id).await?.context("a record")?;
+    let mut ledger: EgressLedger = serde_json::from_str(&record.ledger).context("a ledger")?;
     let at = record.accepted_at * 1_000_000 + 1_000_000_000;
     ledger.on(Fact::Active { started_at: at }, at);
-    record.ledger = serde_json::to_string(&ledger).unwrap_or_default();
-    record.phase = Phase::Running;
-    Decision::Write
+    let (info, ledger) = (ledger.info().encode_to_vec(), serde_json::to_string(&ledger)?);
+    let report = LaunchEvent::Reported { attempt: 1, info, ledger, stage: RunnerStage::Going };
+    registry.apply(id, &report).await.context("report")?;
+    Ok(())
 }
 
 /// Percent of a core over some time: the dispatcher's and Redis'.

@@ -42,6 +42,25 @@ pub async fn a_call_nobody_hears_is_made_again(fixture: &impl Fixture) {
     assert_eq!(heard, [("CreateEgress".to_owned(), sent.clone().into()), ("UpdateEgress".to_owned(), sent.into())]);
 }
 
+/// livekit-server sends `egress_started` for each CreateEgress.
+pub async fn what_livekit_server_knows_is_not_created_again(fixture: &impl Fixture) {
+    let bus = fixture.bus().await;
+    let io = IoClient::new(&bus);
+    let created = ScriptedHandler::answering("");
+    let server = RpcServer::new(&bus, "IOInfo");
+    server.serve("CreateEgress", "", Routing::Queue, created.clone()).await.unwrap();
+    // An empty answer is an EgressInfo.
+    server.serve("GetEgress", "", Routing::Queue, ScriptedHandler::answering("")).await.unwrap();
+    io.ensure_egress(&info(), TIMEOUT).await.unwrap();
+    assert_eq!(created.granted().len(), 0);
+    server.unsubscribe("GetEgress", "").await;
+    let unknown = ScriptedAnswer::Refusal(Mutex::new(RpcError::new(Code::NotFound, "egress not found")));
+    let asked = ScriptedHandler::new(Bid::Now(1.0), unknown);
+    server.serve("GetEgress", "", Routing::Queue, asked).await.unwrap();
+    io.ensure_egress(&info(), TIMEOUT).await.unwrap();
+    assert_eq!(created.granted().len(), 1);
+}
+
 pub async fn the_timeout_ends_and_a_refusal_is_final(fixture: &impl Fixture) {
     let bus = fixture.bus().await;
     let io = IoClient::new(&bus);

@@ -2,9 +2,11 @@
 
 use std::time::Duration;
 
+use spillway_bus::lifecycle::LaunchEvent;
+use spillway_bus::testing::record_key;
 use spillway_bus::{
-    ClaimToken, Created, Decision, FaultyLink, FencedWrite, Heartbeat, Heartbeats, LinkFaults, Phase, Record, Registry,
-    Taker, Ticket, TicketKey, Tickets, Updated, UploadStates,
+    BusError, ClaimToken, Created, Decision, FaultyLink, FencedWrite, FoundRecord, Heartbeat, Heartbeats, LinkFaults,
+    Record, Registry, Taker, Ticket, TicketKey, Tickets, Updated, UploadStates,
 };
 use spillway_protocol::EgressId;
 use spillway_protocol::Secret;
@@ -55,17 +57,12 @@ pub async fn racing_updates_all_count(fixture: &impl Fixture) {
     }
     let record = registry.get(&id("EG_1")).await.unwrap().unwrap();
     assert_eq!((record.attempt, record.version), (40, 41));
-    // Of two who want the same change of phase, one makes it.
-    let run = |record: &mut Record| match record.phase {
-        Phase::Accepted => {
-            record.phase = Phase::Running;
-            Decision::Write
-        }
-        _ => Decision::Leave,
-    };
-    assert!(matches!(registry.update(&id("EG_1"), run).await.unwrap(), Updated::Written(_)));
-    assert!(matches!(registry.update(&id("EG_1"), run).await.unwrap(), Updated::Left(_)));
-    assert_eq!(registry.update(&id("EG_none"), run).await.unwrap(), Updated::Missing);
+    // Of two that want the same change, one makes it.
+    let stop = LaunchEvent::StopAsked;
+    let stopped = registry.apply(&id("EG_1"), &stop).await.unwrap();
+    assert!(matches!(stopped, Updated::Written(record) if record.stop_asked && record.version == 42));
+    assert!(matches!(registry.apply(&id("EG_1"), &stop).await.unwrap(), Updated::Left(_)));
+    assert_eq!(registry.apply(&id("EG_none"), &stop).await.unwrap(), Updated::Missing);
 }
 
 pub async fn a_finished_record_is_not_live_and_goes_away(fixture: &impl Fixture) {
@@ -97,6 +94,58 @@ pub async fn fields_of_a_newer_version_stay(fixture: &impl Fixture) {
     registry.update(&id("EG_1"), |_| Decision::Write).await.unwrap();
     let found = registry.get(&id("EG_1")).await.unwrap().unwrap();
     assert_eq!(found, Record { version: 2, ..record });
+}
+
+pub async fn what_cannot_be_read_is_an_error_and_left_alone(fixture: &impl Fixture) {
+    let bus = fixture.bus().await;
+    let (registry, beats) = (Registry::new(&bus), Heartbeats::new(&bus));
+    for name in ["EG_1", "EG_2"] {
+        registry.create(&Record::new(id(name), 7)).await.unwrap();
+    }
+    let long = Duration::from_secs(60);
+    beats.beat(&id("EG_1"), 3, &Heartbeat::default(), long).await.unwrap();
+    for value in [r#"{"egress_id":"EG_1","format":9}"#, r#"{"egress_id":"EG_1","phase":"resting"}"#, "no json"] {
+        bus.replace_bytes(&record_key(&id("EG_1")), value.as_bytes()).await.unwrap();
+        let applied = registry.apply(&id("EG_1"), &LaunchEvent::StopAsked).await;
+        assert!(matches!(applied, Err(BusError::Record { egress_id, .. }) if egress_id == "EG_1"), "{value}");
+        assert!(
+            registry.get(&id("EG_1")).await.is_err() && registry.create(&Record::new(id("EG_1"), 8)).await.is_err()
+        );
+        let live = registry.list_live().await.unwrap();
+        assert_eq!(live.iter().map(|record| record.egress_id.as_str()).collect::<Vec<_>>(), ["EG_2"]);
+        let all = registry.get_all(&[id("EG_1"), id("EG_2"), id("EG_3")]).await.unwrap();
+        assert!(matches!(&all[..], [FoundRecord::Unreadable, FoundRecord::Record(_), FoundRecord::Absent]), "{all:?}");
+        assert_eq!(bus.bytes(&record_key(&id("EG_1"))).await.unwrap().unwrap(), value.as_bytes());
+    }
+    // The runner lives, whatever its heartbeat says.
+    bus.replace_bytes("spillway:{EG_1}:beat", b"[1]").await.unwrap();
+    let (age, beat) = beats.last(&id("EG_1")).await.unwrap().unwrap();
+    assert_eq!((age, beat.attempt), (Duration::ZERO, 4), "the version of the value is the attempt");
+}
+
+pub async fn a_ticket_that_cannot_be_used_is_not_lost_by_looking_at_it(fixture: &impl Fixture) {
+    let key = TicketKey::random();
+    let bus = fixture.bus().await;
+    let tickets = Tickets::new(&bus, key);
+    let token = tickets.put(&ticket("canary"), Duration::from_secs(60)).await.unwrap();
+    let other = Tickets::new(&bus, TicketKey::random());
+    assert!(matches!(other.check(&id("EG_1"), &token).await, Err(BusError::Ticket { .. })));
+    tickets.check(&id("EG_1"), &token).await.unwrap();
+    assert!(tickets.take(&id("EG_1"), &token, &Taker::random()).await.unwrap().is_some());
+    tickets.check(&id("EG_1"), &token).await.unwrap();
+}
+
+pub async fn a_ticket_that_is_renewed_outlives_its_first_time(fixture: &impl Fixture) {
+    let tickets = Tickets::new(&fixture.bus().await, TicketKey::random());
+    let first = Duration::from_millis(300);
+    let (kept, lost) =
+        (tickets.put(&ticket("a"), first).await.unwrap(), tickets.put(&ticket("b"), first).await.unwrap());
+    tickets.renew(&id("EG_1"), &kept, Duration::from_secs(60)).await.unwrap();
+    eventually("the other is gone", async || tickets.copy(&id("EG_1"), &lost, 4, first).await.unwrap().is_none()).await;
+    assert!(tickets.take(&id("EG_1"), &kept, &Taker::random()).await.unwrap().is_some());
+    // One that is gone does not come back.
+    tickets.renew(&id("EG_1"), &lost, Duration::from_secs(60)).await.unwrap();
+    assert!(tickets.take(&id("EG_1"), &lost, &Taker::random()).await.unwrap().is_none());
 }
 
 pub fn ticket(canary: &str) -> Ticket {

@@ -2,47 +2,25 @@
 //! come in, the next one that may be launched goes out. Pure: time is an argument, and nothing is launched here.
 //! [`SharedQueue`] is the one of a dispatcher, whose launch loop waits for its changes.
 
+mod queued_launch;
+
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use spillway_bus::Record;
 use spillway_launchers::RunMode;
+use spillway_protocol::code::RpcError;
 use spillway_protocol::ids::EgressId;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use crate::admission::{self, Bounds, QueueLoad};
-use crate::launch_state::Dispatch;
+pub use self::queued_launch::QueuedLaunch;
+use crate::admission::{self, Admission, Bounds, QueueLoad};
 use crate::lock::locked;
 
 /// Launch calls at once. Platforms take seconds to answer one, and throttle callers that send too many.
 const MAX_IN_FLIGHT: usize = 64;
-
-/// A launch that waits.
-#[derive(Clone, Debug)]
-pub struct QueuedLaunch {
-    /// Of the egress.
-    pub egress_id: EgressId,
-    /// Of the record; the launch itself may get the next number.
-    pub attempt: u32,
-    /// Records, or completes the uploads of a task that died.
-    pub run_mode: RunMode,
-    /// Cores it occupies.
-    pub weight: f64,
-    /// Whose share it counts against.
-    pub tenant: Arc<str>,
-    /// State of the launch as the record has it.
-    pub dispatch: Dispatch,
-    /// For the wait metric.
-    pub enqueued_at: Instant,
-    /// A launch that still waits then is given up.
-    pub deadline: Instant,
-    /// This launch is skipped until then.
-    pub not_before: Option<Instant>,
-    /// Why it waits, for the error of a launch that is given up; empty: no slot was free.
-    pub message: String,
-}
 
 /// Recordings are numbered from here; salvage runs have smaller numbers, so they go first.
 const FIRST_SEQUENCE: u64 = 1 << 32;
@@ -63,8 +41,19 @@ pub struct LaunchQueue {
     slots: HashMap<EgressId, f64>,
     /// Launch calls in progress.
     launching: HashSet<EgressId>,
+    /// Requests that were admitted and are not enqueued yet: their records are being written.
+    reserved: HashMap<EgressId, Reserved>,
     /// No launch before then.
     not_before: Option<Instant>,
+}
+
+/// What an admitted request will take.
+#[derive(Clone, Debug)]
+struct Reserved {
+    tenant: Arc<str>,
+    weight: f64,
+    /// A position, not a slot.
+    queued: bool,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -109,6 +98,7 @@ impl LaunchQueue {
             virtual_time: 0.0,
             slots: HashMap::new(),
             launching: HashSet::new(),
+            reserved: HashMap::new(),
             not_before: None,
         }
     }
@@ -118,19 +108,50 @@ impl LaunchQueue {
         self.bounds = bounds;
     }
 
-    /// Current load and its bounds.
+    /// Load and bounds that the next request meets: requests that were admitted and are not enqueued yet are counted.
     pub fn load_and_bounds(&self) -> (QueueLoad, Bounds) {
-        (self.load(), self.bounds)
+        let mut load = self.load();
+        for reserved in self.reserved.values() {
+            if reserved.queued {
+                load.queued += 1;
+            } else {
+                load.tasks += 1;
+                load.running += reserved.weight;
+            }
+        }
+        (load, self.bounds)
     }
 
-    /// Current load.
+    /// Load of what is in the queue and in its slots.
     pub fn load(&self) -> QueueLoad {
         QueueLoad { running: self.slots.values().sum(), tasks: self.slots.len(), queued: self.queued.len() }
     }
 
-    /// Waiting launches of one tenant.
-    pub fn queued_of(&self, tenant: &str) -> usize {
-        self.queued.values().filter(|queued| &*queued.tenant == tenant).count()
+    /// Slot, position or refusal for a request; what it gets is reserved until [`LaunchQueue::enqueue`] or
+    /// [`LaunchQueue::release`]. `max_waiting`: the tenant's bound.
+    ///
+    /// # Errors
+    /// RESOURCE_EXHAUSTED: the tenant or the queue is at its bound; a retry later is right.
+    pub fn admit(
+        &mut self,
+        egress_id: &EgressId,
+        tenant: &str,
+        weight: f64,
+        max_waiting: Option<usize>,
+    ) -> Result<Admission, RpcError> {
+        let waiting = self.queued.values().filter(|queued| &*queued.tenant == tenant).count();
+        let reserved = self.reserved.values().filter(|reserved| reserved.queued && &*reserved.tenant == tenant).count();
+        admission::tenant(tenant, waiting + reserved, max_waiting)?;
+        let (load, bounds) = self.load_and_bounds();
+        let admission = admission::admit(weight, load, bounds)?;
+        let queued = matches!(admission, Admission::Queued { .. });
+        self.reserved.insert(egress_id.clone(), Reserved { tenant: tenant.into(), weight, queued });
+        Ok(admission)
+    }
+
+    /// An admitted request that is not enqueued after all.
+    pub fn release(&mut self, egress_id: &EgressId) {
+        self.reserved.remove(egress_id);
     }
 
     /// Nothing waits and no launch call is in progress.
@@ -140,6 +161,7 @@ impl LaunchQueue {
 
     /// False when it waits already or is being launched.
     pub fn enqueue(&mut self, queued: QueuedLaunch) -> bool {
+        self.reserved.remove(&queued.egress_id);
         if self.is_pending(&queued.egress_id) {
             return false;
         }
@@ -308,6 +330,21 @@ impl SharedQueue {
         }
     }
 
+    /// As [`LaunchQueue::admit`]; what is reserved is released with the answer at the latest.
+    ///
+    /// # Errors
+    /// As [`LaunchQueue::admit`].
+    pub fn admit(
+        self: &Arc<Self>,
+        egress_id: &EgressId,
+        tenant: &str,
+        weight: f64,
+        max_waiting: Option<usize>,
+    ) -> Result<(Admission, Reservation), RpcError> {
+        let admission = self.lock().admit(egress_id, tenant, weight, max_waiting)?;
+        Ok((admission, Reservation { queue: Arc::clone(self), egress_id: egress_id.clone() }))
+    }
+
     /// Frees the slot and the position of an egress.
     pub fn leave(&self, egress_id: &EgressId) {
         self.lock().remove(egress_id);
@@ -325,33 +362,16 @@ impl SharedQueue {
     }
 }
 
-impl QueuedLaunch {
-    /// From what a record says about its launch. `now_ms`: Unix milliseconds, the clock of the record's deadline.
-    pub fn of(record: &Record, now_ms: i64) -> Self {
-        let dispatch = Dispatch::of(record);
-        let left_ms = u64::try_from(dispatch.deadline_ms.saturating_sub(now_ms)).unwrap_or(0);
-        let now = Instant::now();
-        Self {
-            egress_id: record.egress_id.clone(),
-            attempt: record.attempt,
-            run_mode: if record.lost.is_empty() { RunMode::Record } else { RunMode::Salvage },
-            weight: dispatch.weight,
-            tenant: dispatch.tenant.as_str().into(),
-            dispatch,
-            enqueued_at: now,
-            deadline: now + Duration::from_millis(left_ms),
-            not_before: None,
-            message: String::new(),
-        }
-    }
+/// What an admitted request will take, reserved until it is enqueued or this is dropped.
+#[derive(Debug)]
+pub struct Reservation {
+    queue: Arc<SharedQueue>,
+    egress_id: EgressId,
+}
 
-    /// The attempt number that its next launch at `target` has.
-    pub fn next_attempt(&self, target: &str) -> u32 {
-        self.attempt + u32::from(self.dispatch.is_fresh_at(target))
-    }
-
-    fn weight_of_tenant(&self) -> f64 {
-        if self.dispatch.share > 0.0 { self.dispatch.share } else { 1.0 }
+impl Drop for Reservation {
+    fn drop(&mut self) {
+        self.queue.lock().release(&self.egress_id);
     }
 }
 
@@ -359,139 +379,4 @@ impl QueuedLaunch {
 pub const NO_ROOM_PAUSE: Duration = Duration::from_millis(500);
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const SECOND: Duration = Duration::from_secs(1);
-
-    fn of(tenant: &str, share: f64, name: &str, now: Instant) -> QueuedLaunch {
-        QueuedLaunch {
-            egress_id: EgressId::parse(name).unwrap(),
-            attempt: 1,
-            run_mode: RunMode::Record,
-            weight: 1.0,
-            tenant: tenant.into(),
-            dispatch: Dispatch { share, ..Dispatch::default() },
-            enqueued_at: now,
-            deadline: now + 10 * SECOND,
-            not_before: None,
-            message: String::new(),
-        }
-    }
-
-    fn queued(name: &str, now: Instant) -> QueuedLaunch {
-        of("", 1.0, name, now)
-    }
-
-    fn launched(queue: &mut LaunchQueue, now: Instant) -> Option<(u64, QueuedLaunch)> {
-        match queue.next(now) {
-            QueueStep::Launch(sequence, queued) => Some((sequence, *queued)),
-            _ => None,
-        }
-    }
-
-    fn launch_order(queue: &mut LaunchQueue, now: Instant) -> Vec<String> {
-        std::iter::from_fn(|| launched(queue, now)).map(|(_, it)| it.egress_id.to_string()).collect()
-    }
-
-    fn unbounded() -> LaunchQueue {
-        LaunchQueue::new(Bounds { cores: None, tasks: None, queue: 9 })
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_freed_place_goes_to_the_first() {
-        let now = Instant::now();
-        let mut queue = LaunchQueue::new(Bounds { cores: Some(1.0), tasks: None, queue: 9 });
-        for name in ["EG_a", "EG_b", "EG_c"] {
-            assert!(queue.enqueue(queued(name, now)));
-        }
-        assert!(!queue.enqueue(queued("EG_b", now)), "a retry does not wait twice");
-        let (_, first) = launched(&mut queue, now).unwrap();
-        queue.launch_ended(&first.egress_id);
-        assert!(matches!(queue.next(now), QueueStep::Wait(Some(until)) if until == now + 10 * SECOND));
-        queue.remove(&first.egress_id);
-        assert_eq!(launched(&mut queue, now).unwrap().1.egress_id.as_str(), "EG_b");
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_salvage_goes_first_and_needs_no_place() {
-        let now = Instant::now();
-        let mut queue = LaunchQueue::new(Bounds { cores: Some(1.0), tasks: Some(1), queue: 9 });
-        queue.enqueue(queued("EG_a", now));
-        let (_, first) = launched(&mut queue, now).unwrap();
-        queue.launch_ended(&first.egress_id);
-        queue.enqueue(queued("EG_b", now));
-        queue.enqueue(QueuedLaunch { run_mode: RunMode::Salvage, ..queued("EG_c", now) });
-        assert_eq!(launched(&mut queue, now).unwrap().1.egress_id.as_str(), "EG_c");
-        assert!(launched(&mut queue, now).is_none(), "the dispatcher is full");
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_pause_holds_its_scope_and_keeps_the_order() {
-        let now = Instant::now();
-        let mut queue = unbounded();
-        for name in ["EG_a", "EG_b", "EG_c"] {
-            queue.enqueue(queued(name, now));
-        }
-        let (a_sequence, a) = launched(&mut queue, now).unwrap();
-        let (b_sequence, b) = launched(&mut queue, now).unwrap();
-        queue.requeue(b_sequence, b, now + 2 * SECOND, PauseScope::All);
-        queue.requeue(a_sequence, a, now + SECOND, PauseScope::All);
-        assert!(matches!(queue.next(now + SECOND), QueueStep::Wait(Some(until)) if until == now + 2 * SECOND));
-        let later = now + 2 * SECOND;
-        let (a_sequence, a) = launched(&mut queue, later).unwrap();
-        assert_eq!(a.egress_id.as_str(), "EG_a");
-        queue.requeue(a_sequence, a, later + SECOND, PauseScope::Launch);
-        assert_eq!(launch_order(&mut queue, later), ["EG_b", "EG_c"]);
-        assert_eq!(launch_order(&mut queue, later + SECOND), ["EG_a"]);
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn tenants_take_turns_by_weight_and_none_is_owed_the_past() {
-        let now = Instant::now();
-        let mut queue = unbounded();
-        for n in 0..8 {
-            queue.enqueue(of("many", 1.0, &format!("EG_m{n}"), now));
-        }
-        assert_eq!(launched(&mut queue, now).unwrap().1.egress_id.as_str(), "EG_m0");
-        assert_eq!(launched(&mut queue, now).unwrap().1.egress_id.as_str(), "EG_m1");
-        for n in 0..2 {
-            queue.enqueue(of("few", 1.0, &format!("EG_f{n}"), now));
-        }
-        for n in 0..4 {
-            queue.enqueue(of("heavy", 2.0, &format!("EG_h{n}"), now));
-        }
-        let went = launch_order(&mut queue, now);
-        let before = |name: &str| went.iter().position(|it| it == name).unwrap();
-        assert!(before("EG_f1") <= 6, "{went:?}");
-        assert!(before("EG_h3") <= 9 && before("EG_h1") < before("EG_f1"), "{went:?}");
-        assert!(before("EG_m3") < before("EG_m4") && went.len() == 12, "{went:?}");
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_tenant_whose_places_are_taken_holds_up_nobody_else() {
-        let now = Instant::now();
-        let mut queue = unbounded();
-        for name in ["EG_a", "EG_b"] {
-            queue.enqueue(of("full", 1.0, name, now));
-        }
-        queue.enqueue(of("free", 1.0, "EG_c", now));
-        let (sequence, a) = launched(&mut queue, now).unwrap();
-        queue.requeue(sequence, a, now + SECOND, PauseScope::Tenant);
-        assert_eq!(launch_order(&mut queue, now), ["EG_c"]);
-        queue.remove(&EgressId::parse("EG_elsewhere").unwrap());
-        assert_eq!(launch_order(&mut queue, now), ["EG_a", "EG_b"], "a slot became free");
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn whoever_waits_too_long_is_given_up_even_while_everybody_waits() {
-        let now = Instant::now();
-        let mut queue = unbounded();
-        queue.enqueue(queued("EG_a", now));
-        let (sequence, a) = launched(&mut queue, now).unwrap();
-        queue.requeue(sequence, a, now + 60 * SECOND, PauseScope::All);
-        assert!(matches!(queue.next(now), QueueStep::Wait(Some(until)) if until == now + 10 * SECOND));
-        assert!(matches!(queue.next(now + 10 * SECOND), QueueStep::GiveUp(_)));
-        assert!(queue.is_empty());
-    }
-}
+mod tests;

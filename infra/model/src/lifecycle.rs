@@ -1,0 +1,382 @@
+//! The life of an egress: the only place that changes a record. An event and the record as it is now go in, the record
+//! as it is to be written comes out. Pure; `spillway_bus::Registry::apply` stores the result by compare-and-set, so an
+//! event is judged by what is stored at that moment, whoever wrote last.
+//!
+//! `next` is the whole table of states. Each event also names what its sender has seen (a number, an owner, a claim):
+//! where that has changed, the event is about something that is gone and is not applied.
+
+use std::collections::BTreeSet;
+
+use prost::Message;
+use spillway_protocol::ledger::{EgressLedger, Fact};
+
+use crate::launch_state::{LaunchState, Phase};
+use crate::record::Record;
+use crate::task::TaskRef;
+
+/// What three salvage runs die of, the fourth would die of too.
+pub const MAX_SALVAGES: u32 = 3;
+
+/// Something that happened to an egress, or is going to be done about it.
+#[derive(Clone, Debug)]
+pub enum LaunchEvent {
+    /// A dispatcher is going to ask a launcher.
+    Requested(LaunchCall),
+    /// A platform has a task for a launch.
+    TaskNoted {
+        /// Number of the launch.
+        attempt: u32,
+        /// Its task.
+        task: TaskRef,
+    },
+    /// A runner has its ticket and owns the egress from here on.
+    TookOver {
+        /// The runner's number.
+        attempt: u32,
+    },
+    /// The runner that owns the egress reports.
+    Reported {
+        /// The runner's number.
+        attempt: u32,
+        /// The new EgressInfo, as protobuf.
+        info: Vec<u8>,
+        /// The ledger it is made from, as JSON.
+        ledger: String,
+        /// How far the runner is.
+        stage: RunnerStage,
+    },
+    /// The runner that owns the egress finds a record that has lost its last writes, as after a failover: it does not know
+    /// of the runner. The runner's own copy, with its report, takes its place.
+    Restored(Box<Record>),
+    /// StopEgress came and no runner answered it.
+    StopAsked,
+    /// The dispatcher of the record is gone, and another one sees to it.
+    Adopted {
+        /// The dispatcher that is gone.
+        from: String,
+        /// The one that takes its place.
+        by: String,
+    },
+    /// The task never recorded anything: the launch is made again, with a new number.
+    StartLost {
+        /// Number of the launch.
+        attempt: u32,
+        /// The task that was seen; `None`: none was known.
+        task: Option<TaskRef>,
+        /// The dispatcher that launches again.
+        by: String,
+        /// Unix milliseconds until which the next launch may wait; an earlier deadline is put off.
+        deadline_ms: i64,
+    },
+    /// The task is gone and has left unfinished uploads.
+    TaskLost(SalvageOrder),
+    /// A dispatcher ends the egress, because no runner can.
+    Ended {
+        /// The dispatcher that delivers the end.
+        by: String,
+        /// What must hold for it.
+        when: EndCondition,
+        /// For the ledger; the last one is the end.
+        facts: Vec<Fact>,
+        /// Unix nanoseconds of the facts.
+        at_ns: i64,
+    },
+    /// livekit-server knows an end that the record has lost.
+    EndKnown {
+        /// The dispatcher that asked it.
+        by: String,
+        /// The launch that was asked about.
+        seen: SeenLaunch,
+        /// What livekit-server has, as protobuf.
+        info: Vec<u8>,
+    },
+}
+
+/// A launcher's call, as it is announced in the record before it is made.
+#[derive(Clone, Debug)]
+pub struct LaunchCall {
+    /// The dispatcher that makes it; it must own the record.
+    pub by: String,
+    /// Number of the launch that the dispatcher has in its queue.
+    pub seen: u32,
+    /// Number of the call: the same, or the next one.
+    pub attempt: u32,
+    /// Name of the target.
+    pub target: String,
+    /// Claim of the ticket for this number.
+    pub claim: String,
+    /// Targets that certainly did not launch it.
+    pub tried: BTreeSet<String>,
+    /// Unix milliseconds of the call.
+    pub at_ms: i64,
+    /// Time of the dispatcher's own last call, to which the answer was a certain no; `None`: there was none.
+    pub refused_ms: Option<i64>,
+}
+
+impl LaunchCall {
+    fn renumbers(&self) -> bool {
+        self.attempt != self.seen
+    }
+}
+
+/// A salvage run that is to be launched.
+#[derive(Clone, Debug)]
+pub struct SalvageOrder {
+    /// The dispatcher that launches it.
+    pub by: String,
+    /// Number of the launch whose task is gone; the salvage run gets the next one.
+    pub attempt: u32,
+    /// The spare ticket's claim, as it was seen.
+    pub spare: String,
+    /// Claim of its copy, for the salvage run.
+    pub claim: String,
+    /// Unix milliseconds until which the launch may wait.
+    pub deadline_ms: i64,
+    /// Why the task is gone.
+    pub message: String,
+}
+
+/// How far a runner is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RunnerStage {
+    /// It records, or has not begun.
+    Going,
+    /// It finishes files and uploads.
+    Ending,
+    /// The report is its last.
+    Over,
+}
+
+/// A launch as it was seen: a diagnosis is about this one and no other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SeenLaunch {
+    /// Its number.
+    pub attempt: u32,
+    /// Where it stood.
+    pub phase: Phase,
+}
+
+impl SeenLaunch {
+    /// As the record has it.
+    pub fn of(record: &Record) -> Self {
+        Self { attempt: record.attempt, phase: record.phase() }
+    }
+}
+
+/// What must hold for a dispatcher to end an egress.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum EndCondition {
+    /// The launch stands as it was seen.
+    Stands(SeenLaunch),
+    /// No runner has taken over the launch of this number.
+    NotStarted(u32),
+    /// Nothing was ever recorded: it is not a salvage run, and no runner has taken over.
+    NeverRecorded,
+}
+
+/// The record after the event; `None`: the event does not apply to it, and it is left as it is.
+///
+/// # Errors
+/// The ledger in the record is needed and cannot be read; the record is left as it is.
+pub fn apply(record: &Record, event: &LaunchEvent) -> Result<Option<Record>, serde_json::Error> {
+    if !is_about(record, event) {
+        return Ok(None);
+    }
+    let Some(state) = next(record, event) else { return Ok(None) };
+    let mut changed = Record { state, ..record.clone() };
+    let dispatch = &mut changed.dispatch;
+    match event {
+        LaunchEvent::Requested(call) => {
+            if let (true, Some(task)) = (call.renumbers(), record.task()) {
+                dispatch.earlier.insert(record.attempt, task.clone());
+            }
+            changed.attempt = call.attempt;
+            dispatch.launched_ms = call.at_ms;
+            dispatch.claim.clone_from(&call.claim);
+            dispatch.tried.clone_from(&call.tried);
+            dispatch.target.clone_from(&call.target);
+        }
+        LaunchEvent::TaskNoted { attempt, task } if record.state.needs_new_number() => {
+            if dispatch.earlier.insert(*attempt, task.clone()).as_ref() == Some(task) {
+                return Ok(None);
+            }
+        }
+        LaunchEvent::TaskNoted { .. } => {
+            if record.state == changed.state {
+                return Ok(None);
+            }
+        }
+        LaunchEvent::TookOver { .. } => {}
+        LaunchEvent::Reported { info, ledger, .. } => {
+            changed.info.clone_from(info);
+            changed.ledger.clone_from(ledger);
+        }
+        LaunchEvent::Restored(copy) => {
+            changed = Record {
+                version: record.version,
+                dispatcher: record.dispatcher.clone(),
+                stop_asked: record.stop_asked || copy.stop_asked,
+                ..copy.as_ref().clone()
+            };
+        }
+        LaunchEvent::StopAsked => changed.stop_asked = true,
+        LaunchEvent::Adopted { by, .. } => changed.dispatcher.clone_from(by),
+        LaunchEvent::StartLost { by, deadline_ms, .. } => {
+            // A salvage run has a later deadline already.
+            dispatch.deadline_ms = dispatch.deadline_ms.max(*deadline_ms);
+            dispatch.launched_ms = 0;
+            dispatch.lost_starts += 1;
+            dispatch.tried.insert(dispatch.target.clone());
+            dispatch.earlier.extend(record.task().map(|task| (record.attempt, task.clone())));
+            changed.dispatcher.clone_from(by);
+        }
+        LaunchEvent::TaskLost(order) => {
+            dispatch.claim.clone_from(&order.claim);
+            dispatch.weight = 0.0;
+            dispatch.deadline_ms = order.deadline_ms;
+            dispatch.launched_ms = 0;
+            dispatch.target.clear();
+            dispatch.tried.clear();
+            dispatch.lost_starts = 0;
+            dispatch.salvages += 1;
+            dispatch.earlier.extend(record.task().map(|task| (record.attempt, task.clone())));
+            changed.attempt = order.attempt + 1;
+            changed.stop_asked = false;
+            if changed.lost.is_empty() {
+                changed.lost.clone_from(&order.message);
+            }
+            changed.dispatcher.clone_from(&order.by);
+        }
+        LaunchEvent::Ended { by, facts, at_ns, .. } => {
+            let mut ledger: EgressLedger = serde_json::from_str(&record.ledger)?;
+            for fact in facts {
+                ledger.on(fact.clone(), *at_ns);
+            }
+            changed.info = ledger.info().encode_to_vec();
+            changed.ledger = serde_json::to_string(&ledger)?;
+            changed.dispatcher.clone_from(by);
+        }
+        LaunchEvent::EndKnown { by, info, .. } => {
+            changed.info.clone_from(info);
+            changed.dispatcher.clone_from(by);
+        }
+    }
+    Ok(Some(changed))
+}
+
+/// The task of the current launch left uploads that another salvage run may complete: it recorded, or was itself a
+/// salvage run, and there is a ticket for another one.
+pub fn can_be_salvaged(record: &Record) -> bool {
+    let died_saving = record.is_salvage() && record.state.is_asked();
+    let died = record.state.has_runner() || died_saving;
+    died && !record.spare.is_empty() && record.dispatch.salvages < MAX_SALVAGES
+}
+
+/// The event's sender has seen this launch, this owner, this ticket.
+fn is_about(record: &Record, event: &LaunchEvent) -> bool {
+    match event {
+        LaunchEvent::Requested(call) => record.dispatcher == call.by && record.attempt == call.seen,
+        LaunchEvent::TaskNoted { attempt, .. } | LaunchEvent::Reported { attempt, .. } => record.attempt == *attempt,
+        LaunchEvent::TookOver { attempt } => record.attempt == *attempt && !record.stop_asked,
+        // A number is in the record before its task can run: a runner with a higher one proves that writes were lost. So
+        // does the owner of a number that no runner has taken over, unless that number was given up since.
+        LaunchEvent::Restored(copy) => {
+            let is_new = record.state.is_starting() && !record.state.needs_new_number();
+            record.attempt < copy.attempt || (record.attempt == copy.attempt && is_new)
+        }
+        // A salvage run completes the uploads, and then it ends by itself.
+        LaunchEvent::StopAsked => !record.stop_asked && !record.is_salvage(),
+        LaunchEvent::Adopted { from, .. } => record.dispatcher == *from,
+        LaunchEvent::StartLost { attempt, task, .. } => record.attempt == *attempt && record.task() == task.as_ref(),
+        LaunchEvent::TaskLost(order) => {
+            record.attempt == order.attempt && record.spare == order.spare && can_be_salvaged(record)
+        }
+        LaunchEvent::Ended { when, .. } => match when {
+            EndCondition::Stands(seen) => SeenLaunch::of(record) == *seen,
+            EndCondition::NotStarted(attempt) => record.attempt == *attempt && record.state.is_starting(),
+            EndCondition::NeverRecorded => record.state.is_starting() && !record.is_salvage(),
+        },
+        LaunchEvent::EndKnown { seen, .. } => SeenLaunch::of(record) == *seen,
+    }
+}
+
+/// The table: the state after the event; `None`: the event does not happen in this state.
+fn next(record: &Record, event: &LaunchEvent) -> Option<LaunchState> {
+    use LaunchEvent as E;
+    use LaunchState as S;
+
+    let taken = |task: Option<TaskRef>, ending| {
+        if record.is_salvage() { S::Salvaging { task, ending } } else { S::Running { task, ending } }
+    };
+    let ended = || S::Ended { task: record.task().cloned(), asked: record.state.may_have_task() };
+    Some(match (event, &record.state) {
+        (_, S::Ended { .. }) => match event {
+            E::Adopted { .. } => record.state.clone(),
+            _ => return None,
+        },
+
+        // A number that had a task is not asked for again: a platform would answer with the dead task.
+        (E::Requested(call), S::Queued { renumber: true } | S::Lost { renumber: true }) if !call.renumbers() => {
+            return None;
+        }
+        (E::Requested(_), S::Queued { .. } | S::Lost { .. }) => S::Asking,
+        (E::Requested(call), S::Asking | S::Unknown | S::Launched { .. }) if call.renumbers() => S::Asking,
+        // The same number again: only a certain no to the last call says that there is no task.
+        (E::Requested(call), S::Asking | S::Unknown) if call.refused_ms == Some(record.dispatch.launched_ms) => {
+            S::Asking
+        }
+        (E::Requested(_), S::Asking | S::Unknown) => S::Unknown,
+        (E::Requested(_), S::Launched { .. } | S::Running { .. } | S::Salvaging { .. }) => return None,
+
+        // The late answer to a call for a number that was given up: for the bill.
+        (E::TaskNoted { .. }, S::Queued { renumber: true } | S::Lost { renumber: true }) => record.state.clone(),
+        // A record that has lost its last writes, as after a failover, may not know of its call.
+        (E::TaskNoted { task, .. }, S::Queued { .. } | S::Lost { .. }) => S::Launched { task: task.clone() },
+        (E::TaskNoted { task, .. }, S::Asking | S::Unknown | S::Launched { .. }) => S::Launched { task: task.clone() },
+        (E::TaskNoted { task, .. }, S::Running { ending, .. } | S::Salvaging { ending, .. }) => {
+            taken(Some(task.clone()), *ending)
+        }
+
+        (E::TookOver { .. }, S::Queued { renumber: true } | S::Lost { renumber: true }) => return None,
+        // In the queue: the record has lost its call, for only a task of this number has its ticket.
+        (E::TookOver { .. }, S::Queued { .. } | S::Lost { .. } | S::Asking | S::Unknown | S::Launched { .. }) => {
+            taken(record.task().cloned(), false)
+        }
+        (E::TookOver { .. }, S::Running { .. } | S::Salvaging { .. }) => return None,
+
+        (E::Reported { stage, .. }, S::Running { ending, .. } | S::Salvaging { ending, .. }) => match stage {
+            RunnerStage::Going => taken(record.task().cloned(), *ending),
+            RunnerStage::Ending => taken(record.task().cloned(), true),
+            RunnerStage::Over => ended(),
+        },
+        (E::Reported { .. }, S::Queued { .. } | S::Lost { .. } | S::Asking | S::Unknown | S::Launched { .. }) => {
+            return None;
+        }
+
+        (E::Restored(copy), _) => copy.state.clone(),
+
+        (E::StopAsked, state) => state.clone(),
+
+        // The answer of the call, if there was one, is gone with the dispatcher that made it.
+        (E::Adopted { .. }, S::Asking) => S::Unknown,
+        (E::Adopted { .. }, state) => state.clone(),
+
+        (E::StartLost { .. }, S::Asking | S::Unknown | S::Launched { .. }) if record.is_salvage() => {
+            S::Lost { renumber: true }
+        }
+        (E::StartLost { .. }, S::Asking | S::Unknown | S::Launched { .. }) => S::Queued { renumber: true },
+        (E::StartLost { .. }, S::Queued { .. } | S::Lost { .. } | S::Running { .. } | S::Salvaging { .. }) => {
+            return None;
+        }
+
+        // `can_be_salvaged` has said which states these are.
+        (E::TaskLost(_), S::Queued { .. } | S::Lost { .. }) => return None,
+        (E::TaskLost(_), _) => S::Lost { renumber: false },
+
+        (E::Ended { .. } | E::EndKnown { .. }, _) => ended(),
+    })
+}
+
+#[cfg(test)]
+#[path = "lifecycle_tests.rs"]
+mod tests;
