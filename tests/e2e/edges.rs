@@ -343,6 +343,11 @@ async fn everything_is_muted(harness: &E2eHarness) -> Result<()> {
     for (kind, method, mut request) in [
         ("r", "StartRoomCompositeEgress", json!({ "layout": "grid", "advanced": small })),
         ("p", "StartParticipantEgress", json!({ "identity": "p0", "advanced": small })),
+        (
+            "t",
+            "StartTrackCompositeEgress",
+            json!({ "video_track_id": video, "audio_track_id": audio, "advanced": small }),
+        ),
     ] {
         request["room_name"] = json!(room);
         request["file_outputs"] = output(harness, &format!("muted_{kind}_{{time}}.mp4"), "MP4");

@@ -363,6 +363,12 @@ impl Container {
         }
     }
 
+    /// The container that a path asks for by its extension.
+    pub fn of_path(path: &str) -> Option<Self> {
+        let all = [Self::Mp4, Self::Ogg, Self::Webm, Self::Ivf, Self::Mp3];
+        all.into_iter().find(|container| path.ends_with(container.extension()))
+    }
+
     /// Content type of a stored file; also names the container in errors.
     pub fn mime(self) -> &'static str {
         match self {

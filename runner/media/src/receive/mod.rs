@@ -8,6 +8,7 @@ mod track_receiver;
 mod placement;
 mod stream;
 mod layer_gate;
+mod key_requests;
 mod reorder;
 mod depacketize;
 mod timeline;
@@ -16,4 +17,4 @@ pub mod event;
 
 pub use self::placement::ReceiveOptions;
 pub use self::stats::TrackStats;
-pub use self::track_receiver::TrackReceiver;
+pub use self::track_receiver::{EmptyStart, TrackReceiver};

@@ -27,12 +27,12 @@ const BEHIND: Duration = Duration::from_millis(500);
 const CATCH_UP: u32 = 6;
 /// Way and assembly of a frame from a track that is not waited for.
 const MARGIN: Duration = Duration::from_millis(150);
-/// Between requests for a key frame of one stream.
-const ASK_AGAIN: Duration = Duration::from_millis(500);
 /// A hole that old is not filled any more: the server answers three requests for a packet, 100 ms apart. Not earlier,
 /// because after a request for a key frame it retransmits nothing until it has one.
 pub(super) const BEYOND_HOPE: Duration = Duration::from_secs(1);
-/// The server begins every subscription with a key frame by itself.
+/// A key frame is asked for when none has come for so long …
+const ASK_LATER: Duration = Duration::from_millis(500);
+/// … and at the beginning; the server begins every subscription with a key frame by itself.
 const ASK_FIRST: Duration = Duration::from_millis(300);
 /// RFC 7587, 7: Opus is always offered as stereo.
 const OPUS_CHANNELS: u8 = 2;
@@ -213,16 +213,15 @@ impl TrackPlacement {
         self.release(ssrc, stream, at, false);
         let Some(known) = self.tracks.get_mut(&stream.track) else { return };
         let age = |since: SourceTime| at.saturating_sub(since);
-        let wait = if stream.had_key { ASK_AGAIN } else { ASK_FIRST };
-        let asked_long_ago = stream.asked.is_none_or(|asked| age(asked) >= ASK_AGAIN);
+        let wait = if stream.had_key { ASK_LATER } else { ASK_FIRST };
         let waited = match stream.reorder.blocked_since() {
             Some(hole) => age(hole) >= BEYOND_HOPE,
             None => stream.key_needed_since.is_some_and(|since| stream.torn || age(since) >= wait),
         };
         // What the server sends nothing of, it has no key frame of either.
         let is_sent = !known.publication.muted && (!known.paused || known.waking);
-        if waited && !stream.too_large && asked_long_ago && is_sent && stream.sends_video() {
-            stream.asked = Some(at);
+        if waited && !stream.too_large && stream.key_requests.is_due(at) && is_sent && stream.sends_video() {
+            stream.key_requests.ask(at);
             known.stats.keyframes_asked += 1;
             self.keyframes.push(ssrc);
         }
@@ -420,7 +419,7 @@ impl TrackPlacement {
             let Some(known) = self.tracks.get(&stream.track) else { continue };
             if let Some(unit) = stream.first_unplaced() {
                 // Not placed yet, and its place is not far before its arrival.
-                complete = complete.min(session(unit.at.saturating_sub(MARGIN)));
+                complete = complete.min(session(unit.awaited_since.saturating_sub(MARGIN)));
             }
             let is_here = known.joined.is_some() && !known.absent && !known.paused;
             let waited_for = is_here && (known.interval as u64) < REGULAR;

@@ -7,6 +7,7 @@ use bytes::{Bytes, BytesMut};
 
 use super::depacketize::{self, UnitKind};
 use super::event::{PayloadFormat, SourceTime};
+use super::key_requests::KeyRequests;
 use super::layer_gate::LayerGate;
 use super::reorder::{Packet, Reorder, ReorderOutput};
 use crate::track::TrackId;
@@ -17,6 +18,9 @@ pub(super) struct WholeFrame {
     pub(super) rtp: RtpTime,
     /// Arrival of its earliest packet.
     pub(super) at: SourceTime,
+    /// Nothing is complete beyond this moment before the frame has its place: its arrival, or that of the first frame of a lower
+    /// layer that it stands for.
+    pub(super) awaited_since: SourceTime,
     pub(super) key: bool,
     pub(super) size: Option<(u32, u32)>,
     pub(super) data: Bytes,
@@ -46,7 +50,7 @@ pub(super) struct StreamReceiver {
     pub(super) had_key: bool,
     /// Its last key frame was too large.
     pub(super) too_large: bool,
-    pub(super) asked: Option<SourceTime>,
+    pub(super) key_requests: KeyRequests,
     prefix: BytesMut,
     /// Of a picture that is copied: where a better layer is worth waiting for.
     best: Option<LayerGate>,
@@ -72,7 +76,7 @@ impl StreamReceiver {
             torn: false,
             had_key: false,
             too_large: false,
-            asked: None,
+            key_requests: KeyRequests::default(),
             prefix: BytesMut::new(),
             gate: best.clone(),
             best,
@@ -110,6 +114,7 @@ impl StreamReceiver {
         if self.sends_video() {
             // Far in the future of "since": the wait begins with the first frame that comes.
             self.key_needed_since = Some(SourceTime::MAX);
+            self.key_requests.restart();
             if self.lower.is_empty() {
                 self.gate = self.best.as_ref().map(LayerGate::after_pause);
             }
@@ -195,6 +200,7 @@ impl StreamReceiver {
         };
         if key {
             self.key_needed_since = None;
+            self.key_requests.restart();
             self.torn = false;
             self.too_large = false;
         } else if let Some(since) = self.key_needed_since {
@@ -209,13 +215,14 @@ impl StreamReceiver {
             self.prefix.split().freeze()
         };
         let at = packets.iter().map(|packet| packet.at).min().unwrap_or(first.at);
-        let frame = WholeFrame { rtp: first.rtp, at, key, size, data };
+        let mut frame = WholeFrame { rtp: first.rtp, at, awaited_since: at, key, size, data };
         if let Some(gate) = &mut self.gate {
             if !gate.passes(form.codec, key, size, now) {
                 self.lower.push_back(frame);
                 return None;
             }
             self.gate = None;
+            frame.awaited_since = self.lower.front().map_or(at, |first| first.at.min(at));
             self.lower.clear();
         }
         Some(StreamOutput::Unit(frame))

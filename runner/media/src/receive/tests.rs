@@ -189,7 +189,7 @@ fn a_room_in_which_everything_is_muted_begins_after_five_seconds() {
     let publish = |receiver: &mut TrackReceiver, at| {
         receiver.push(RoomEvent::Published { sid: "TR_v".to_owned(), video: true, muted: true }, at);
     };
-    let mut receiver = TrackReceiver::new(options()).begins_without_media(true);
+    let mut receiver = TrackReceiver::new(options()).begins_without_media(EmptyStart::Always);
     publish(&mut receiver, ms(1000));
     receiver.push(RoomEvent::Left { sid: "TR_v".to_owned() }, ms(3000));
     publish(&mut receiver, ms(4000));
@@ -202,6 +202,39 @@ fn a_room_in_which_everything_is_muted_begins_after_five_seconds() {
     let (sid, at) = ("TR_v".to_owned(), MediaTime::ZERO);
     assert_eq!(timed[0], TimelineEvent::Published { sid, video: true, muted: true, at });
     assert_eq!(watermark(&timed), Some(MediaTime::from_ns(5_050_000_000)));
+}
+
+#[test]
+fn named_tracks_begin_when_all_are_muted_for_five_seconds() {
+    let mut receiver = TrackReceiver::new(options()).begins_without_media(EmptyStart::Muted);
+    for (sid, video, muted) in [("TR_v", true, true), ("TR_a", false, false)] {
+        receiver.push(RoomEvent::Published { sid: sid.to_owned(), video, muted }, ms(1000));
+    }
+    receiver.tick(ms(9000));
+    assert_eq!(receiver.origin(), None, "a sound that is not muted is waited for");
+    receiver.push(RoomEvent::Muted { sid: "TR_a".to_owned(), muted: true }, ms(9500));
+    receiver.tick(ms(14_490));
+    assert_eq!(receiver.origin(), None);
+    receiver.tick(ms(14_500));
+    assert_eq!(receiver.origin(), Some(ms(9500)));
+    let published: Vec<TimelineEvent> = taken(&mut receiver);
+    let told = |sid: &str, video| {
+        let (sid, muted, at) = (sid.to_owned(), true, MediaTime::ZERO);
+        TimelineEvent::Published { sid, video, muted, at }
+    };
+    assert_eq!(published[..2], [told("TR_a", false), told("TR_v", true)]);
+}
+
+#[test]
+fn a_publication_has_come_with_its_first_packet() {
+    let mut receiver = opened();
+    assert!(!receiver.has_come("TR_v"));
+    receiver.push(layer(0, None), ms(0));
+    assert!(receiver.has_come("TR_v") && !receiver.has_come("TR_a"));
+    receiver.push(RoomEvent::Closed { stream: VIDEO }, ms(10));
+    let again = publication("TR_w", TrackSource::Camera);
+    receiver.push(RoomEvent::Opened { stream: Ssrc::new(33), publication: again }, ms(20));
+    assert!(!receiver.has_come("TR_w") && !receiver.has_come("TR_v"));
 }
 
 #[test]
@@ -259,32 +292,32 @@ fn layer(n: u64, size: Option<(u16, u16)>) -> RoomEvent {
     packet(VIDEO, 1000 + n, n * 3600, true, VP8, payload)
 }
 
-/// A camera of 1280×720 for four seconds, and its sound: key frames of these sizes at these numbers.
-fn layers(copied: bool, keys: &[(u64, (u16, u16))]) -> Vec<TimelineEvent> {
+/// So many pictures of a camera of 1280×720, and its sound: key frames of these sizes at these numbers.
+fn layers(copied: bool, keys: &[(u64, (u16, u16))], count: u64) -> Vec<TimelineEvent> {
     let copied: &[Codec] = if copied { &[Codec::Vp8] } else { &[] };
     let mut receiver = TrackReceiver::new(options()).best_layer_of(copied);
     let video = Publication { size: (1280, 720), ..publication("TR_v", TrackSource::Camera) };
     receiver.push(RoomEvent::Opened { stream: VIDEO, publication: video }, ms(0));
     receiver
         .push(RoomEvent::Opened { stream: SOUND, publication: publication("TR_a", TrackSource::Microphone) }, ms(0));
-    for n in 0..100 {
+    for n in 0..count {
         let size = keys.iter().find(|(number, _)| *number == n).map(|(_, size)| *size);
         receiver.push(layer(n, size), ms(n * 40));
         receiver.push(sound(2 * n), ms(n * 40));
         receiver.push(sound(2 * n + 1), ms(n * 40 + 20));
         receiver.tick(ms(n * 40));
     }
-    receiver.finish(ms(4000));
+    receiver.finish(ms(count * 40));
     taken(&mut receiver)
 }
 
 #[test]
 fn a_copied_picture_begins_in_its_best_layer_if_that_comes_soon() {
     let climb = [(0, (320, 180)), (10, (640, 360)), (20, (1280, 720))];
-    assert_eq!(pictures(&layers(true, &climb)), (20..100).collect::<Vec<_>>());
-    assert_eq!(pictures(&layers(false, &climb)), (0..100).collect::<Vec<_>>(), "a composed one does not wait");
+    assert_eq!(pictures(&layers(true, &climb, 100)), (20..100).collect::<Vec<_>>());
+    assert_eq!(pictures(&layers(false, &climb, 100)), (0..100).collect::<Vec<_>>(), "a composed one does not wait");
     // What comes later is a change of size; nothing is lost, and nothing is placed behind the watermark.
-    let timed = layers(true, &[(0, (320, 180)), (80, (1280, 720))]);
+    let timed = layers(true, &[(0, (320, 180)), (80, (1280, 720))], 100);
     assert_eq!(pictures(&timed), (0..100).collect::<Vec<_>>());
     let mut complete = MediaTime::ZERO;
     for event in &timed {
@@ -294,6 +327,18 @@ fn a_copied_picture_begins_in_its_best_layer_if_that_comes_soon() {
             _ => {}
         }
     }
+}
+
+/// A recording that waits 5 s for its first picture is told nothing beyond that before the picture has come: it was there, and
+/// waited for its best layer.
+#[test]
+fn the_watermark_waits_for_a_picture_that_waits_for_its_best_layer() {
+    let timed = layers(true, &[(85, (320, 180)), (130, (1280, 720))], 150);
+    assert_eq!(pictures(&timed), (130..150).collect::<Vec<_>>());
+    let first =
+        timed.iter().position(|event| matches!(event, TimelineEvent::Frame(frame) if frame.track == TrackId(1)));
+    let complete = watermark(&timed[..first.unwrap()]);
+    assert!(complete.is_some_and(|at| at <= MediaTime::from_ns(3_400_000_000)), "{complete:?}");
 }
 
 #[test]
@@ -311,6 +356,31 @@ fn no_key_frame_is_asked_of_a_picture_that_is_paused() {
     assert_eq!(asked(&mut receiver, 20, 500), 0);
     receiver.ask_for(TrackId(1), true);
     assert!(asked(&mut receiver, 500, 520) > 0, "it is to come again");
+}
+
+/// Before, a publisher that answers no request was asked twice a second, and one that is gone as well.
+#[test]
+fn key_frames_are_asked_for_ever_more_seldom() {
+    let mut receiver = opened();
+    let mut sent = 0;
+    let mut asked = |from: u64, to: u64, is_sending: bool| {
+        let mut asked = vec![];
+        for n in from..to {
+            if is_sending {
+                let delta = vec![0x10, 0x11, 0x02, 0x00, 0x9d, 0x01, 0x2a, 0, 0, 0, 0, 7];
+                receiver.push(packet(VIDEO, 1000 + sent, n * 3600, true, VP8, delta), ms(n * 40));
+                sent += 1;
+            }
+            receiver.tick(ms(n * 40));
+            if !receiver.keyframes_wanted().is_empty() {
+                asked.push(n * 40);
+            }
+        }
+        asked
+    };
+    assert_eq!(asked(0, 375, true), [320, 840, 1840, 3840, 7840, 11_840]);
+    assert_eq!(asked(375, 5000, false), [15_840, 19_840, 23_840, 27_840]);
+    assert_eq!(asked(5000, 5001, true), [200_000]);
 }
 
 #[test]
@@ -379,6 +449,27 @@ fn b_frames_are_decoded_in_the_order_they_came_in_and_shown_in_their_own() {
         let off = place_of_zero(frame) - place_of_zero(&frames[30]);
         assert!(off.abs() < 20_000_000, "{} is {off} ns off", number(frame));
     }
+}
+
+/// A hostile publisher. Before, each of its pictures was a B frame, and moved on by a millisecond.
+#[test]
+fn a_picture_whose_rtp_time_swings_for_ever_is_placed_by_its_arrival() {
+    let mut receiver = opened();
+    for n in 0..750 {
+        let shown = if n < 25 { n } else { 24 - n % 5 };
+        let mut payload = vec![0x10, if n == 0 { 0x10 } else { 0x11 }, 0x02, 0x00, 0x9d, 0x01, 0x2a, 0x80, 2, 0x68, 1];
+        payload.extend_from_slice(&(n as u32).to_be_bytes());
+        receiver.push(packet(VIDEO, 1000 + n, shown * 3600, true, VP8, payload), ms(n * 40));
+        receiver.push(sound(2 * n), ms(n * 40));
+        receiver.push(sound(2 * n + 1), ms(n * 40 + 20));
+        receiver.tick(ms(n * 40 + 20));
+    }
+    let timed = taken(&mut receiver);
+    let last = timed.iter().rev().find_map(|timed| match timed {
+        TimelineEvent::Frame(frame) if frame.track == TrackId(1) => Some(frame.at.ns()),
+        _ => None,
+    });
+    assert!(last.is_some_and(|at| at > 25_000_000_000), "{last:?} of 30 s");
 }
 
 #[test]

@@ -17,6 +17,18 @@ use crate::units::Ssrc;
 /// livekit/egress' default template starts 5 s after something is subscribed, muted or not.
 const MUTED_START: Duration = Duration::from_secs(5);
 
+/// Whether media time begins without a packet, when for 5 s nothing has come: it is then zero where these 5 s began.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum EmptyStart {
+    /// It does not.
+    #[default]
+    Never,
+    /// While everything that is subscribed is muted. What is not is waited for.
+    Muted,
+    /// While anything is subscribed: all is muted, or sends nothing.
+    Always,
+}
+
 /// Receives every track of a room.
 ///
 /// Push what arrives, tick some 25 times a second, drain after either.
@@ -27,9 +39,9 @@ pub struct TrackReceiver {
     published: BTreeMap<String, (bool, bool)>,
     ids: HashMap<(String, TrackSource), Vec<TrackId>>,
     begins_muted: bool,
-    begins_without_media: bool,
-    /// Since when there was always a subscription.
-    published_since: Option<SourceTime>,
+    begins_without_media: EmptyStart,
+    /// Since when [`EmptyStart`] was always the case.
+    empty_since: Option<SourceTime>,
     /// Of pictures that begin in their best layer.
     best_layer_of: Arc<[Codec]>,
 }
@@ -43,8 +55,8 @@ impl TrackReceiver {
             published: BTreeMap::new(),
             ids: HashMap::new(),
             begins_muted: false,
-            begins_without_media: false,
-            published_since: None,
+            begins_without_media: EmptyStart::Never,
+            empty_since: None,
             best_layer_of: [].into(),
         }
     }
@@ -55,9 +67,8 @@ impl TrackReceiver {
         Self { begins_muted, ..self }
     }
 
-    /// Media time zero is where the first publication was subscribed, when nothing has come of any for 5 s: all are muted, or
-    /// send nothing. For rooms and participants.
-    pub fn begins_without_media(self, begins_without_media: bool) -> Self {
+    /// Also begins where nothing comes. For recordings of more than one track.
+    pub fn begins_without_media(self, begins_without_media: EmptyStart) -> Self {
         Self { begins_without_media, ..self }
     }
 
@@ -75,6 +86,7 @@ impl TrackReceiver {
             RoomEvent::Packet { stream: ssrc, seq, rtp, marker, form, payload } => {
                 let Some(stream) = self.streams.get_mut(&ssrc) else { return };
                 if !payload.is_empty() {
+                    stream.key_requests.packet();
                     self.placement.begin(at, &self.published);
                     if stream.form != Some(form) {
                         self.placement.change_format(ssrc, stream, form, at);
@@ -161,8 +173,8 @@ impl TrackReceiver {
     }
 
     fn begin_without_media(&mut self, at: SourceTime) {
-        let since = self.published_since.filter(|since| at.saturating_sub(*since) >= MUTED_START);
-        if let (true, None, Some(since)) = (self.begins_without_media, self.origin(), since) {
+        let since = self.empty_since.filter(|since| at.saturating_sub(*since) >= MUTED_START);
+        if let (None, Some(since)) = (self.origin(), since) {
             self.placement.begin(since, &self.published);
         }
     }
@@ -214,6 +226,14 @@ impl TrackReceiver {
         self.placement.tracks.get(&track).map(|known| &known.publication)
     }
 
+    /// Whether a packet has come of the open streams of this publication.
+    pub fn has_come(&self, sid: &str) -> bool {
+        let is_of = |stream: &StreamReceiver| {
+            self.publication_of(stream.track).is_some_and(|publication| publication.sid == sid)
+        };
+        self.streams.values().any(|stream| stream.reorder.counts().packets > 0 && is_of(stream))
+    }
+
     /// Numbers of every track that was ever opened.
     pub fn stats(&self) -> Vec<TrackStats> {
         let tracks = self.placement.tracks.iter();
@@ -249,7 +269,7 @@ impl TrackReceiver {
 
     fn publish(&mut self, sid: String, video: bool, muted: bool, at: SourceTime) {
         self.published.insert(sid.clone(), (video, muted));
-        self.published_since.get_or_insert(at);
+        self.note_empty(at);
         if self.origin().is_some() {
             let at = self.placement.now(at);
             self.placement.out.push_back(TimelineEvent::Published { sid, video, muted, at });
@@ -258,11 +278,22 @@ impl TrackReceiver {
 
     fn unpublish(&mut self, sid: &str, at: SourceTime) {
         let is_known = self.published.remove(sid).is_some();
-        self.published_since.take_if(|_| self.published.is_empty());
+        self.note_empty(at);
         if is_known && self.origin().is_some() {
             let at = self.placement.now(at);
             self.placement.out.push_back(TimelineEvent::Unpublished { sid: sid.to_owned(), at });
         }
+    }
+
+    /// What is published, or muted, has changed.
+    fn note_empty(&mut self, at: SourceTime) {
+        let mut published = self.published.values();
+        let is_empty = match self.begins_without_media {
+            EmptyStart::Never => false,
+            EmptyStart::Muted => published.len() > 0 && published.all(|(_, muted)| *muted),
+            EmptyStart::Always => published.len() > 0,
+        };
+        self.empty_since = is_empty.then(|| self.empty_since.unwrap_or(at));
     }
 
     fn open(&mut self, ssrc: Ssrc, publication: Publication, at: SourceTime) {

@@ -143,8 +143,14 @@ impl TrackSurvey {
                 }
             }
             spillway_plan::EgressKind::TrackComposite | spillway_plan::EgressKind::Participant => {
-                facts.video_track_id = of(true).map(|track| track.sid.clone()).next().unwrap_or_default();
-                facts.audio_track_id = of(false).map(|track| track.sid.clone()).next().unwrap_or_default();
+                // What is muted has not joined; its sid is in the request.
+                let (audio, video) = match &plan.source {
+                    Source::Tracks { audio, video } => (audio.clone(), video.clone()),
+                    _ => (None, None),
+                };
+                let sid = |is_video| of(is_video).next().map(|track| track.sid.clone());
+                facts.video_track_id = sid(true).or(video).unwrap_or_default();
+                facts.audio_track_id = sid(false).or(audio).unwrap_or_default();
             }
         }
         // The publisher of the picture names the file.
@@ -206,6 +212,20 @@ pub fn container(mode: &RecordingMode, plan: &EgressPlan, file: &FileOutput) -> 
             file.container.unwrap_or(if plan.picture.is_some() { Container::Mp4 } else { Container::Ogg })
         }
     }
+}
+
+/// What the user is told of a file that is made in another container than its path asks for.
+pub fn container_note(mode: &RecordingMode, file: &FileOutput, made: Container) -> Option<String> {
+    let asked = Container::of_path(&file.path).filter(|asked| *asked != made)?;
+    let why = match mode {
+        RecordingMode::Track { track, .. } | RecordingMode::CopiedPicture { track, .. }
+            if passthrough::fits(track.codec, made) =>
+        {
+            format!(": {} is recorded as it was published", format!("{:?}", track.codec).to_uppercase())
+        }
+        _ => String::new(),
+    };
+    Some(format!("a file is made as {}, not as the {} of its path{why}", made.extension(), asked.extension()))
 }
 
 #[cfg(test)]
@@ -367,6 +387,16 @@ mod tests {
     }
 
     #[test]
+    fn named_tracks_that_are_muted_are_named_by_the_request() {
+        let source = Source::Tracks { audio: Some("TR_1".into()), video: Some("TR_2".into()) };
+        let plan = EgressPlan { source, ..plan(EgressKind::TrackComposite, if_possible(), Some(Container::Mp4)) };
+        let survey = survey(&[published(true), complete_to(5000)]);
+        assert_eq!(survey.choose_mode(&plan), Some(RecordingMode::Composed));
+        let facts = survey.facts(&plan);
+        assert_eq!((facts.video_track_id.as_str(), facts.audio_track_id.as_str()), ("TR_2", "TR_1"));
+    }
+
+    #[test]
     fn a_picture_that_is_not_h264_is_composed_for_an_mp4() {
         let plan = plan(EgressKind::TrackComposite, if_possible(), Some(Container::Mp4));
         let survey = survey(&[joined(2, Codec::Vp8), frame(2, 0, Some((640, 360)))]);
@@ -402,6 +432,39 @@ mod tests {
             assert_eq!(is_copied, copied, "{codec:?} {mode:?}");
             let made: Vec<Container> = plan.files().map(|file| container(&mode, &plan, file)).collect();
             assert_eq!(made, containers, "{codec:?} {mode:?}");
+        }
+    }
+
+    #[test]
+    fn a_file_of_another_kind_than_its_path_asks_for_is_told() {
+        use Container::{Ivf, Mp4, Ogg, Webm};
+        let track = |codec| {
+            let survey = survey(&[joined(1, codec), frame(1, 5, codec.is_video().then_some((320, 180)))]);
+            survey.choose_mode(&plan(EgressKind::Track, VideoPlan::Copied, None)).expect("a mode")
+        };
+        let picture = RecordingMode::CopiedPicture {
+            track: match track(Codec::H264) {
+                RecordingMode::Track { track, .. } => track,
+                other => panic!("{other:?}"),
+            },
+            first: FileStart { at: MediaTime::ZERO, size: (320, 180) },
+        };
+        let vp8 = "a file is made as .webm, not as the .mp4 of its path: VP8 is recorded as it was published";
+        let h264 = "a file is made as .mp4, not as the .webm of its path: H264 is recorded as it was published";
+        for (mode, path, made, told) in [
+            (track(Codec::Vp8), "rec/{track_id}.mp4", Webm, Some(vp8)),
+            (track(Codec::Vp8), "a.webm", Webm, None),
+            (track(Codec::Vp8), "a.ivf", Ivf, None),
+            (track(Codec::Vp8), "rec/", Webm, None),
+            (track(Codec::H264), "a.webm", Mp4, Some(h264)),
+            (picture.clone(), "a.webm", Mp4, Some(h264)),
+            (picture, "a.mp4", Ogg, Some("a file is made as .ogg, not as the .mp4 of its path")),
+            (RecordingMode::Composed, "a.webm", Mp4, Some("a file is made as .mp4, not as the .webm of its path")),
+            (RecordingMode::Composed, "a.mov", Mp4, None),
+        ] {
+            let (path, manifest, stored) = (path.to_owned(), false, false);
+            let file = FileOutput { container: None, audio: None, path, manifest, stored };
+            assert_eq!(container_note(&mode, &file, made).as_deref(), told, "{file:?} {mode:?}");
         }
     }
 

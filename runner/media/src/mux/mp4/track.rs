@@ -141,7 +141,8 @@ pub fn traf(out: &mut Vec<u8>, track: u32, samples: &[PendingSample], until: u64
             u32(out, offset);
             for (index, sample) in samples.iter().enumerate() {
                 let next = samples.get(index + 1).map_or(until, |next| next.at);
-                u32(out, next.saturating_sub(sample.at) as u32);
+                // Of a picture that stood still for longer than 32 bits count, the next fragment says its own time.
+                u32(out, u32::try_from(next.saturating_sub(sample.at)).unwrap_or(u32::MAX));
                 u32(out, sample.data.len() as u32);
                 u32(out, if sample.key { SYNC } else { NOT_SYNC });
                 if is_reordered {
@@ -272,7 +273,7 @@ impl Mp4Track {
         if self.lasts_to > at { self.lasts_to } else { at + self.usual() }
     }
 
-    /// Duration of a sample that none follows: a picture's is that of the one before.
+    /// Duration of a sample that none follows: a picture's is that of the one before, but no pause.
     fn usual(&self) -> u64 {
         match self.kind {
             Mp4TrackKind::Aac { .. } => aac::FRAME_SAMPLES,
@@ -281,11 +282,12 @@ impl Mp4Track {
                 let written = self.written.iter().rev().map(|sample| sample.at);
                 let mut times = self.waiting.iter().rev().map(|sample| sample.at).chain(written);
                 let (last, before) = (times.next(), times.next());
-                let unknown = u64::from(self.timescale) / 30;
+                let second = u64::from(self.timescale);
+                let unknown = second / 30;
                 // Times of decoding say little where they are not those of showing.
                 let is_reordered = self.offsets.iter().any(|(_, offset)| *offset != 0);
                 let least = if is_reordered { unknown } else { 1 };
-                last.zip(before).map_or(unknown, |(last, before)| last.saturating_sub(before).max(least))
+                last.zip(before).map_or(unknown, |(last, before)| last.saturating_sub(before).clamp(least, second))
             }
         }
     }
@@ -311,16 +313,33 @@ impl Mp4Track {
         }));
     }
 
-    fn durations(&self) -> impl Iterator<Item = u32> {
-        let end = self.written.last().map_or(0, |newest| self.end_of_newest(newest.at));
-        let ends = self.written.iter().skip(1).map(|next| next.at).chain([end]);
-        self.written.iter().zip(ends).map(|(sample, end)| u32::try_from(end - sample.at).unwrap_or(u32::MAX))
+    /// Begin and end of each sample in the file.
+    fn intervals(&self) -> impl Iterator<Item = (u64, u64)> {
+        let ends = self.written.iter().skip(1).map(|next| next.at).chain([self.end()]);
+        self.written.iter().zip(ends).map(|(sample, end)| (sample.at, end))
+    }
+
+    /// So many of its ticks are one in the last `moov`, where a duration has 32 bits: a picture may stand still for more than the
+    /// 13.2 hours that these are at 90 kHz.
+    fn coarseness(&self) -> u32 {
+        let longest = self.intervals().map(|(begin, end)| end - begin).max().unwrap_or(0);
+        let fits = |coarse: u32| longest / u64::from(coarse) < u64::from(u32::MAX);
+        [1, 10, 100].into_iter().find(|coarse| fits(*coarse)).unwrap_or(1000)
+    }
+
+    /// Of each sample in the file, in units of so many ticks.
+    fn durations(&self, coarse: u32) -> impl Iterator<Item = u32> {
+        let coarse = u64::from(coarse);
+        self.intervals().map(move |(begin, end)| u32::try_from(end / coarse - begin / coarse).unwrap_or(u32::MAX))
+    }
+
+    /// Where the last sample in the file ends.
+    fn end(&self) -> u64 {
+        self.written.last().map_or(0, |newest| self.end_of_newest(newest.at))
     }
 
     fn end_in(&self, timescale: u32) -> u64 {
-        let begin = self.written.first().map_or(0, |sample| sample.at);
-        let end = begin + self.durations().map(u64::from).sum::<u64>();
-        scale(end, u64::from(self.timescale), timescale)
+        scale(self.end(), u64::from(self.timescale), timescale)
     }
 
     fn trak(&self, out: &mut Vec<u8>, track: u32, fragmented: bool) {
@@ -331,20 +350,21 @@ impl Mp4Track {
             TrackDescriptions::Video(descriptions) => (descriptions.formats(), Some(self.usual_size(descriptions))),
             TrackDescriptions::Sound(format) => (vec![format.clone()], None),
         };
-        let (movie, media): (u64, u64) = (self.end_in(TIMESCALE), self.durations().map(u64::from).sum());
+        let coarse = self.coarseness();
+        let (movie, media): (u64, u64) = (self.end_in(TIMESCALE), self.durations(coarse).map(u64::from).sum());
         boxed(out, b"trak", |out| {
             boxes::tkhd(out, track, movie, size);
             if !fragmented {
                 self.edts(out, movie);
             }
             boxed(out, b"mdia", |out| {
-                boxes::mdhd(out, self.timescale, media);
+                boxes::mdhd(out, self.timescale / coarse, media);
                 boxes::hdlr(out, size.is_some());
                 boxed(out, b"minf", |out| {
                     boxes::media_head(out, size.is_some());
                     boxed(out, b"stbl", |out| {
                         boxes::stsd(out, &formats);
-                        self.tables(out, fragmented, size.is_some());
+                        self.tables(out, fragmented, size.is_some(), coarse);
                     });
                 });
             });
@@ -354,9 +374,10 @@ impl Mp4Track {
     /// Pixels of what is shown longest: players open their window with it.
     fn usual_size(&self, descriptions: &VideoDescriptions) -> (u32, u32) {
         let mut shown: BTreeMap<(u32, u32), u64> = BTreeMap::new();
-        let mut durations = self.durations();
+        let mut intervals = self.intervals();
         for chunk in &self.chunks {
-            let all: u64 = durations.by_ref().take(chunk.samples as usize).map(u64::from).sum();
+            let samples = intervals.by_ref().take(chunk.samples as usize);
+            let all: u64 = samples.map(|(begin, end)| end - begin).sum();
             *shown.entry(descriptions.size(usize::from(chunk.description))).or_default() += all;
         }
         let longest = shown.into_iter().max_by_key(|(_, shown)| *shown);
@@ -381,10 +402,10 @@ impl Mp4Track {
         });
     }
 
-    fn tables(&self, out: &mut Vec<u8>, fragmented: bool, video: bool) {
+    fn tables(&self, out: &mut Vec<u8>, fragmented: bool, video: bool, coarse: u32) {
         full(out, b"stts", 0, 0, |out| {
             let mut runs: Vec<(u32, u32)> = vec![];
-            for duration in self.durations() {
+            for duration in self.durations(coarse) {
                 match runs.last_mut() {
                     Some((count, same)) if *same == duration => *count += 1,
                     _ => runs.push((1, duration)),
@@ -402,7 +423,7 @@ impl Mp4Track {
                 u32(out, self.offsets.len() as u32);
                 self.offsets.iter().for_each(|(count, offset)| {
                     u32(out, *count);
-                    u32(out, *offset as u32);
+                    u32(out, (*offset / coarse as i32) as u32);
                 });
             });
         }

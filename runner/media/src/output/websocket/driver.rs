@@ -172,8 +172,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> WebsocketConnection<'_, S> {
         Ok(())
     }
 
-    /// Writes what the socket takes at once. Does not wait for it: before a message at most one other is on its way, and the
-    /// library keeps that.
+    /// Writes what the socket takes at once. Does not wait for it: before a message at most one other is on its way (the text of
+    /// a mute before its block), and then this one waits in the slot of [`SplitSink`].
     async fn write(&mut self, message: Message) -> Result<(), WebsocketFault> {
         self.is_writing = true;
         self.send.feed(message).await.map_err(|error| self.lost(&error))?;

@@ -26,15 +26,19 @@ const BLOCK_MS: u64 = 20;
 type Server = WebSocketStream<DuplexStream>;
 
 /// Hands the server's end of each connection to the test; refuses when the test takes no more.
-struct MemoryDial(mpsc::UnboundedSender<DuplexStream>);
+struct MemoryDial {
+    dialled: mpsc::UnboundedSender<DuplexStream>,
+    /// Bytes that a connection holds on the way.
+    holds: usize,
+}
 
 impl StreamDial for MemoryDial {
     type Io = DuplexStream;
 
     async fn dial(&self, _: DialTarget<'_>) -> Result<DuplexStream, DialError> {
-        let (ours, theirs) = tokio::io::duplex(32 << 10);
+        let (ours, theirs) = tokio::io::duplex(self.holds);
         let unreachable = |_| DialError::Connect { message: "no listener".to_owned() };
-        self.0.send(theirs).map_err(unreachable)?;
+        self.dialled.send(theirs).map_err(unreachable)?;
         Ok(ours)
     }
 }
@@ -46,11 +50,17 @@ struct Running {
 }
 
 fn running() -> Running {
+    over(32 << 10)
+}
+
+/// Over connections that hold so many bytes.
+fn over(holds: usize) -> Running {
     let (dial, dialled) = mpsc::unbounded_channel();
+    let dial = MemoryDial { dialled: dial, holds };
     let (context, stream) = TestStream::new(URL, vec![EncodedFormat::Pcm], RingBounds::Samples { max_ns: KEPT_NS });
     let task = tokio::spawn(async move {
         let url = WebsocketUrl::parse(context.url.reveal()).unwrap();
-        send(&context, &mut WebsocketDriver::new(&url, &context, &MemoryDial(dial))).await
+        send(&context, &mut WebsocketDriver::new(&url, &context, &dial)).await
     });
     Running { stream, task, dialled }
 }
@@ -253,6 +263,24 @@ async fn a_server_that_hangs_is_found_after_four_seconds() {
     assert!(stats.lag_ns <= KEPT_NS, "{stats:?}");
     assert!(running.stream.reporter.lag_ms() >= 1000, "{} ms", running.stream.reporter.lag_ms());
     feed.abort();
+}
+
+/// Where the text does not fit into the socket, its block waits in the library, not in the task.
+#[tokio::test(start_paused = true)]
+async fn a_mute_on_a_full_socket_holds_up_no_step() {
+    // A ping, two blocks of 20 ms, and less or more room than a text needs behind them.
+    const PING_BYTES: usize = 7;
+    const BLOCK_BYTES: usize = 3848;
+    for room in (0..40).step_by(5) {
+        let mut running = over(PING_BYTES + 2 * BLOCK_BYTES + room);
+        running.stream.mutes.set(2 * BLOCK_MS * 1_000_000, true);
+        let feed = feed(&running.stream.ring);
+        let _silent = running.server().await;
+        let opened = Instant::now();
+        let _second = running.connection().await;
+        assert!(opened.elapsed() < Duration::from_secs(6), "{room} bytes: {:?}", opened.elapsed());
+        feed.abort();
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -15,6 +15,7 @@
 //! have to show a picture twice or leave one out, though, unless it is far off.
 
 mod ahead;
+mod decode_order;
 mod delay;
 mod gate;
 mod mapping;
@@ -24,9 +25,10 @@ mod stream;
 use std::collections::HashMap;
 use std::time::Duration;
 
+use self::decode_order::MAX_REORDER_NS;
 use self::delay::DelayEstimate;
 use self::mapping::ReportOutcome;
-use self::stream::{BELIEVABLE, MAX_REORDER_NS, SLEW_SOUND, StreamClock};
+use self::stream::{BELIEVABLE, SLEW_SOUND, StreamClock};
 use crate::units::{MediaTime, RtpTime, Ssrc};
 
 /// Frames of one stream never come closer than this; muxers need rising times.

@@ -6,6 +6,7 @@
 use std::time::Duration;
 
 use super::ahead::AheadSource;
+use super::decode_order::DecodeOrder;
 use super::gate::StartupGate;
 use super::mapping::{NtpMapping, STEP};
 use super::standstill::{Recent, Standstill, Verdict};
@@ -49,8 +50,6 @@ const REPORTS_LAG: Duration = Duration::from_secs(9);
 const SUPPORTED: f64 = 60e6;
 /// A stream that is silent for so long cannot confirm a report that differs from those before.
 const SILENT: Duration = Duration::from_millis(500);
-/// B frames are decoded behind a picture that is shown up to so much later: three of them at 15 pictures a second.
-pub(super) const MAX_REORDER_NS: i64 = 250_000_000;
 /// A frame is never placed further ahead of its arrival than this, nanoseconds.
 const AHEAD: i64 = 2_000_000_000;
 /// Nor one of a sentence that came at once: libwebrtc's listeners keep 200 packets.
@@ -84,8 +83,9 @@ pub(super) struct StreamClock {
     /// It was far off, and is not near yet.
     hurries: bool,
     last_media: i64,
-    /// Of the newest frame that has arrived.
-    newest_media: Option<i64>,
+    /// Of the frames that have arrived, and of those that are placed.
+    arrived: DecodeOrder,
+    placed: DecodeOrder,
     /// Of the frame that was placed last: shown so much later than decoded.
     pub(super) offset_ns: i64,
     /// One time per RTP time.
@@ -114,7 +114,8 @@ impl StreamClock {
             applied: None,
             hurries: false,
             last_media: 0,
-            newest_media: None,
+            arrived: DecodeOrder::default(),
+            placed: DecodeOrder::default(),
             offset_ns: 0,
             last: None,
         }
@@ -140,11 +141,9 @@ impl StreamClock {
         let offset = at.as_nanos() as i64 - media;
         self.came = Some(at);
         // A B frame comes late by what it is shown earlier, which says nothing of its way.
-        let newest = self.newest_media.filter(|newest| !self.sound && is_reordered(media, *newest));
-        if newest.is_some() {
+        if !self.sound && self.arrived.is_b_frame(media) {
             return false;
         }
-        self.newest_media = Some(media);
         if self.wall.is_none() {
             self.gate.frame(media, at);
             self.recent.push(offset);
@@ -319,10 +318,10 @@ impl StreamClock {
         (raw as f64 + shift - arrived as f64).abs() < SUPPORTED.min(change / 3.0)
     }
 
-    /// A B frame: where it is shown, nanoseconds of arrival time. It comes behind a picture that is shown later.
-    pub(super) fn reordered(&self, media: i64) -> Option<f64> {
-        let is_before = !self.sound && is_reordered(media, self.last_media);
-        self.applied.filter(|_| is_before).map(|applied| media as f64 + applied)
+    /// The next frame to be placed, if it is a B frame: where it is shown, nanoseconds of arrival time.
+    pub(super) fn reordered(&mut self, media: i64) -> Option<f64> {
+        let is_b_frame = !self.sound && self.placed.is_b_frame(media);
+        self.applied.filter(|_| is_b_frame).map(|applied| media as f64 + applied)
     }
 
     /// The place of a frame, nanoseconds of arrival time. `by_report`: where its publisher's clock puts media time zero.
@@ -375,9 +374,4 @@ impl StreamClock {
         self.hurries = off > FAR || (self.hurries && off > NEAR);
         if self.hurries { SLEW_FAR } else { SLEW_PICTURE }
     }
-}
-
-/// A picture of this media time came behind one of `newest`, and is shown before it.
-fn is_reordered(media: i64, newest: i64) -> bool {
-    (1..=MAX_REORDER_NS).contains(&(newest - media))
 }

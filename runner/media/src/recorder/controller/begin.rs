@@ -1,7 +1,7 @@
 //! What begins: the room is joined, files are asked for as soon as enough is known, opened, and followed by others when
 //! the codec changes. Part of the controller, on its thread.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::mpsc::Sender;
 use std::time::Duration;
@@ -13,6 +13,7 @@ use tracing::debug;
 use super::end::ORPHAN_DRAIN_TIMEOUT;
 use super::{CONTINUE, Flow, RecorderController, failed};
 use crate::output::{Fanout, FileTakerOptions};
+use crate::receive::EmptyStart;
 use crate::recorder::formats::{canvas, expected_pictures, file_streams, inputs, is_watched, join_waits};
 use crate::recorder::input::RecorderInput;
 use crate::recorder::mode::{self, TrackSurvey};
@@ -39,7 +40,13 @@ impl RecorderController {
         options.want_video = plan.picture.is_some();
         options.want_audio = plan.sound.is_some();
         options.begins_muted = matches!(plan.picture, Some(VideoPlan::Copied));
-        options.begins_without_media = matches!(plan.source, Source::Room | Source::Participant { .. });
+        options.begins_without_media = match &plan.source {
+            _ if options.begins_muted => EmptyStart::Never,
+            Source::Room | Source::Participant { .. } => EmptyStart::Always,
+            // Without what the request names there is no recording.
+            Source::Tracks { .. } | Source::Media { .. } => EmptyStart::Muted,
+            Source::Track { .. } => EmptyStart::Never,
+        };
         options.best_layer_of = mode::copied_codecs(plan);
         let (reorder, late) = join_waits(plan, &self.start.settings);
         options.reorder = reorder;
@@ -72,9 +79,10 @@ impl RecorderController {
         {
             debug!(?mode, "chosen");
             let plan = &self.start.plan;
-            let mut asked = BTreeMap::new();
+            let (mut asked, mut notes) = (BTreeMap::new(), BTreeSet::new());
             for (output, file) in (0..).zip(plan.files()).filter(|(output, _)| !self.ended_outputs.contains(output)) {
                 let container = mode::container(&mode, plan, file);
+                notes.extend(mode::container_note(&mode, file, container));
                 // The first file of an output has its number.
                 let number = if self.recorder_count == 0 { output } else { self.next_number };
                 self.next_number += u32::from(self.recorder_count > 0);
@@ -88,6 +96,7 @@ impl RecorderController {
                 let (file, output, container) = (*number, Some(*output), *container);
                 self.send(MediaEvent::Opening { file, output, container, facts: facts.clone() });
             }
+            notes.into_iter().for_each(|message| self.send(MediaEvent::Noted { message }));
             self.opening = Some(OpeningFiles { mode, facts, asked });
             // Without files nothing is waited for.
             return self.begin_if_answered();

@@ -7,7 +7,7 @@ use spillway_ipc::MediaEndReason;
 use spillway_plan::{Secret, Source};
 
 use crate::compositor::{Arrangement, Size};
-use crate::receive::TrackStats;
+use crate::receive::{EmptyStart, TrackStats};
 use crate::stream_tls::StreamTls;
 use crate::track::{Codec, TimelineEvent, TrackId};
 
@@ -44,8 +44,8 @@ pub struct JoinOptions {
     pub appear: Duration,
     /// One track alone is recorded: a sound that is muted from the start begins as silence.
     pub begins_muted: bool,
-    /// A room or a participant of whom nothing has come for 5 s is recorded from its first subscription on.
-    pub begins_without_media: bool,
+    /// What is recorded although nothing has come of it for 5 s.
+    pub begins_without_media: EmptyStart,
     /// Codecs whose pictures are copied: they begin in the best layer, which is asked for.
     pub best_layer_of: Vec<Codec>,
     /// How long the participant of a Participant recording may be away before the recording ends.
@@ -76,7 +76,7 @@ impl JoinOptions {
             late: Duration::from_secs(10),
             appear: Duration::from_secs(30),
             begins_muted: false,
-            begins_without_media: false,
+            begins_without_media: EmptyStart::Never,
             best_layer_of: vec![],
             return_grace: Duration::from_secs(10),
             waits_for_return: true,

@@ -1,7 +1,7 @@
 //! A hidden recorder in a LiveKit room.
 //!
 //! One thread with its own small runtime does everything of the room: signalling (`link`, `model`), the peer connection
-//! (`peer`, `net`, `offer`, `turn`; `recovery` when it is lost) and the receiver (`crate::receive`). It never waits for its
+//! (`peer`, `net`, `offer`, `turn`; `recovery` when it is lost, `delivery` when nothing comes) and the receiver (`crate::receive`). It never waits for its
 //! listener.
 
 mod drive;
@@ -19,6 +19,7 @@ mod peer;
 mod holdback;
 mod message;
 mod track_demand;
+mod delivery;
 
 use tokio::sync::mpsc;
 use tracing::Instrument;

@@ -4,6 +4,7 @@
 mod choice;
 mod media;
 mod presence;
+mod undelivered;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -91,6 +92,14 @@ struct Chosen {
     identity: String,
     origin: TrackSource,
     side: StereoSide,
+    is_picture: bool,
+}
+
+impl Chosen {
+    /// Whether this is the same source of its participant, published anew.
+    fn is_again(&self, track: &TrackInfo) -> bool {
+        origin(track) == self.origin && is_picture(track) == self.is_picture
+    }
 }
 
 #[derive(Default)]
@@ -100,6 +109,12 @@ struct Participant {
     /// Number of LiveKit's `ParticipantInfo.Kind`.
     kind: i32,
     tracks: BTreeMap<String, TrackInfo>,
+}
+
+impl Participant {
+    fn is_agent(&self) -> bool {
+        self.kind == i32::from(participant_info::Kind::Agent)
+    }
 }
 
 impl RoomModel {
@@ -167,11 +182,7 @@ impl RoomModel {
                 let participant = participants.find(|participant| participant.identity == chosen.identity)?;
                 let same = participant.tracks.contains_key(sid).then(|| sid.clone());
                 let sid = same.or_else(|| {
-                    participant
-                        .tracks
-                        .values()
-                        .find(|track| origin(track) == chosen.origin)
-                        .map(|track| track.sid.clone())
+                    participant.tracks.values().find(|track| chosen.is_again(track)).map(|track| track.sid.clone())
                 })?;
                 Some((sid, chosen.clone()))
             })
@@ -242,8 +253,7 @@ impl RoomModel {
     /// What the receiver is told of a publication when it is subscribed.
     pub(super) fn published(&self, sid: &str) -> Option<RoomEvent> {
         let (_, track) = self.find(sid)?;
-        let video = track.r#type() == TrackType::Video;
-        Some(RoomEvent::Published { sid: sid.to_owned(), video, muted: track.muted })
+        Some(RoomEvent::Published { sid: sid.to_owned(), video: is_picture(track), muted: track.muted })
     }
 
     fn find(&self, sid: &str) -> Option<(&Participant, &TrackInfo)> {
@@ -255,7 +265,7 @@ impl RoomModel {
         Some(Publication {
             sid: sid.to_owned(),
             identity: participant.identity.clone(),
-            agent: participant.kind == i32::from(participant_info::Kind::Agent),
+            agent: participant.is_agent(),
             side: self.chosen.get(sid).map(|chosen| chosen.side).unwrap_or_default(),
             origin: origin(track),
             size: (track.width, track.height),
@@ -265,13 +275,13 @@ impl RoomModel {
 
     /// Whether this publication is a picture, and if so, a shared screen.
     pub(super) fn picture(&self, sid: &str) -> Option<bool> {
-        let (_, track) = self.find(sid).filter(|(_, track)| track.r#type() == TrackType::Video)?;
+        let (_, track) = self.find(sid).filter(|(_, track)| is_picture(track))?;
         Some(origin(track) == TrackSource::ScreenShare)
     }
 
     /// Pictures that are subscribed.
     pub(super) fn pictures(&self) -> usize {
-        self.chosen.keys().filter(|sid| self.picture(sid).is_some()).count()
+        self.chosen.values().filter(|chosen| chosen.is_picture).count()
     }
 
     pub(super) fn subscribed(&self) -> Vec<String> {
@@ -345,7 +355,7 @@ impl RoomModel {
             let successor = participant
                 .tracks
                 .values()
-                .find(|track| origin(track) == chosen.origin && !self.chosen.contains_key(&track.sid));
+                .find(|track| chosen.is_again(track) && !self.chosen.contains_key(&track.sid));
             if let Some(successor) = successor {
                 adopted.push((sid.clone(), successor.sid.clone(), chosen.clone()));
             }
@@ -366,6 +376,10 @@ fn origin(track: &TrackInfo) -> TrackSource {
         LkTrackSource::ScreenShareAudio => TrackSource::ScreenShareAudio,
         LkTrackSource::Unknown => TrackSource::Unknown,
     }
+}
+
+fn is_picture(track: &TrackInfo) -> bool {
+    track.r#type() == TrackType::Video
 }
 
 fn closed(message: &str) -> RoomChange {

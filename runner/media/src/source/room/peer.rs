@@ -181,7 +181,7 @@ impl Peer {
 
     /// When [`Peer::time`] wants to be called.
     pub(super) fn wake_at(&self) -> Instant {
-        self.relays.wake_at().map_or(self.next_timeout, |at| at.min(self.next_timeout))
+        self.relays.wake_at(self.connected).map_or(self.next_timeout, |at| at.min(self.next_timeout))
     }
 
     pub(super) fn time(&mut self) {

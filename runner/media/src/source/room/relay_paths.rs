@@ -165,9 +165,10 @@ impl RelayPaths {
         self.take_all()
     }
 
-    pub(super) fn wake_at(&self) -> Option<Instant> {
+    /// When [`RelayPaths::is_due`] may become true, or a client has something to repeat.
+    pub(super) fn wake_at(&self, is_connected: bool) -> Option<Instant> {
         let clients = self.paths.iter().filter_map(|path| path.client.as_ref()?.wake_at());
-        clients.chain(self.ask_at.filter(|_| self.is_unasked())).min()
+        clients.chain(self.ask_at.filter(|_| self.is_unasked() && !is_connected)).min()
     }
 
     fn is_unasked(&self) -> bool {
@@ -198,19 +199,21 @@ mod tests {
         assert!(!relays.is_due(false, now), "before there is anything to connect to");
         relays.expect(now);
         relays.expect(now + DIRECT_FIRST);
-        assert_eq!(relays.wake_at(), Some(now + DIRECT_FIRST));
+        assert_eq!(relays.wake_at(false), Some(now + DIRECT_FIRST));
+        // A direct connection that is not secured yet: nothing is to be done, and nothing wakes for it.
+        assert_eq!(relays.wake_at(true), None);
         assert!(!relays.is_due(false, now) && !relays.is_due(true, now + DIRECT_FIRST));
         assert!(relays.is_due(false, now + DIRECT_FIRST));
         let asked: Vec<String> = relays.ask().map(ToString::to_string).collect();
         assert_eq!(asked, ["turn udp 192.0.2.1:3478", "turn tls 192.0.2.1:443"]);
-        assert!(!relays.is_due(false, now + DIRECT_FIRST) && relays.wake_at().is_none());
+        assert!(!relays.is_due(false, now + DIRECT_FIRST) && relays.wake_at(false).is_none());
         let forced = RelayOffer { only: true, ..offer() };
         let mut forced = RelayPaths::new(forced);
         forced.expect(now);
         assert!(forced.are_forced() && forced.is_due(false, now));
         let mut without = RelayPaths::default();
         without.expect(now);
-        assert!(!without.is_due(false, now + DIRECT_FIRST) && without.wake_at().is_none());
+        assert!(!without.is_due(false, now + DIRECT_FIRST) && without.wake_at(false).is_none());
     }
 
     #[test]
@@ -227,9 +230,9 @@ mod tests {
         );
         let asked = relays.take_all();
         assert_eq!((asked.len(), asked[0].0, asked[0].1, asked[0].2.len()), (1, 0, link, 1));
-        assert!(relays.wake_at().is_some_and(|at| at > now));
+        assert!(relays.wake_at(true).is_some_and(|at| at > now));
         assert!(relays.send(other, remote, b"check", now).is_none(), "nothing is allocated");
         assert_eq!(relays.lost(0).as_deref(), Some("turn udp 192.0.2.1:3478"));
-        assert!(relays.wake_at().is_none() && relays.take_all().is_empty());
+        assert!(relays.wake_at(true).is_none() && relays.take_all().is_empty());
     }
 }

@@ -17,6 +17,7 @@ use tokio::time::sleep_until;
 use tracing::{debug, info, warn};
 
 pub(super) use self::start::run;
+use super::delivery::{DELIVERY_STEP, DeliveryWatch};
 use super::link::{self, JoinParams, Joined, LinkError, Reconnect};
 use super::message::{ExpectedPictures, RoomCommand, RoomListener, RoomMessage};
 use super::model::RoomModel;
@@ -75,6 +76,8 @@ struct RoomDriver {
     /// Pictures are copied: the best layer of each is asked for.
     wants_best: bool,
     demands: TrackDemands,
+    delivery: DeliveryWatch,
+    next_delivery: Instant,
     /// Addresses that the server named for media.
     tried: BTreeSet<String>,
     room_id: String,
@@ -190,6 +193,10 @@ impl RoomDriver {
         let changes = self.model.tick(since);
         self.obey(changes).await;
         self.demand().await;
+        if now >= self.next_delivery {
+            self.next_delivery = now + DELIVERY_STEP;
+            self.watch_delivery(since).await;
+        }
         if now >= self.next_stats {
             self.next_stats = now + STATS_EVERY;
             self.say_stats();

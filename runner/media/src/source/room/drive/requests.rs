@@ -9,7 +9,8 @@ use tracing::{debug, info};
 
 use super::{LAST_PACKETS, RoomDriver};
 use crate::compositor::{Size, expected_tile};
-use crate::receive::event::RoomEvent;
+use crate::receive::event::{RoomEvent, SourceTime};
+use crate::source::room::delivery::{AGAIN_AFTER, DeliveryStep};
 use crate::source::room::message::{RoomCommand, RoomMessage};
 use crate::source::room::model::RoomChange;
 use crate::source::room::track_demand::{TrackDemand, UNSEEN};
@@ -71,12 +72,12 @@ impl RoomDriver {
 
     /// A new subscription begins with the layer that its place needs: a room of 25 would begin with 25 large key frames
     /// else. What is copied begins with the best one. livekit-server keeps settings that come before their subscription
-    /// (`SubscriptionManager`).
-    async fn expect_layer(&self, sid: &str) {
+    /// (`SubscriptionManager`). `pictures`: how many are subscribed, this one too.
+    async fn expect_layer(&self, sid: &str, pictures: usize) {
         let Some(is_screen) = self.model.picture(sid) else { return };
         let demand = match self.expected {
             Some(expected) => {
-                let size = expected_tile(expected.arrangement, expected.size, self.model.pictures(), is_screen);
+                let size = expected_tile(expected.arrangement, expected.size, pictures, is_screen);
                 size.map_or(UNSEEN, |Size { width, height }| TrackDemand::Size { width, height })
             }
             None if self.wants_best => TrackDemand::Best,
@@ -98,12 +99,23 @@ impl RoomDriver {
             match change {
                 RoomChange::Subscribe(sid) => {
                     if let Some(published) = self.model.published(&sid) {
+                        if let RoomEvent::Published { muted, .. } = &published
+                            && self.model.sends_at_once(&sid)
+                        {
+                            self.delivery.subscribed(&sid, *muted);
+                        }
                         self.receive(published, now);
                     }
                     subscribe.push(sid);
                 }
-                RoomChange::Muted { sid, muted } => self.receive(RoomEvent::Muted { sid, muted }, now),
-                RoomChange::Left { sid } => self.receive(RoomEvent::Left { sid }, now),
+                RoomChange::Muted { sid, muted } => {
+                    self.delivery.muted(&sid, muted);
+                    self.receive(RoomEvent::Muted { sid, muted }, now);
+                }
+                RoomChange::Left { sid } => {
+                    self.delivery.left(&sid);
+                    self.receive(RoomEvent::Left { sid }, now);
+                }
                 RoomChange::Speakers(identities) => {
                     self.demands.speaks(&identities, now);
                     self.receive(RoomEvent::Speakers { identities }, now);
@@ -123,13 +135,40 @@ impl RoomDriver {
         }
         if !subscribe.is_empty() {
             debug!(?subscribe, "subscribing");
+            let pictures = self.model.pictures();
             for sid in &subscribe {
-                self.expect_layer(sid).await;
+                self.expect_layer(sid, pictures).await;
             }
-            let request =
-                UpdateSubscription { track_sids: subscribe, subscribe: true, ..UpdateSubscription::default() };
-            self.link.client.send(Request::Subscription(request)).await;
+            self.subscribe(subscribe, true).await;
         }
+    }
+
+    /// What is subscribed and not delivered is subscribed once more, and said.
+    pub(super) async fn watch_delivery(&mut self, now: SourceTime) {
+        let (is_connected, receiver) = (self.link_up && self.peer.is_connected(), &self.receiver);
+        for (sid, step) in self.delivery.tick(is_connected, |sid| receiver.has_come(sid), now) {
+            match step {
+                DeliveryStep::Unsubscribe => {
+                    let message = self.model.undelivered(&sid, AGAIN_AFTER);
+                    self.say(RoomMessage::Noted(format!("{message}: it is subscribed once more")));
+                    self.subscribe(vec![sid], false).await;
+                }
+                DeliveryStep::Subscribe => {
+                    self.expect_layer(&sid, self.model.pictures()).await;
+                    self.subscribe(vec![sid], true).await;
+                }
+                DeliveryStep::GiveUp(waited) => {
+                    let has_begun = self.receiver.origin().is_some();
+                    let changes = self.model.given_up(&sid, waited, has_begun);
+                    self.obey(changes).await;
+                }
+            }
+        }
+    }
+
+    async fn subscribe(&self, track_sids: Vec<String>, subscribe: bool) {
+        let request = UpdateSubscription { track_sids, subscribe, ..UpdateSubscription::default() };
+        self.link.client.send(Request::Subscription(request)).await;
     }
 
     pub(super) fn ask_keyframe(&mut self, ssrc: Ssrc) {

@@ -62,6 +62,7 @@ impl RoomDriver {
 
     async fn refused(&mut self, sid: String, why: &str) {
         let changes = self.model.refused(&sid, why);
+        self.delivery.left(&sid);
         self.receive(RoomEvent::Refused { sid }, self.since(Instant::now()));
         self.obey(changes).await;
     }
@@ -184,6 +185,7 @@ impl RoomDriver {
                 };
                 self.say(RoomMessage::Noted(format!("reconnected to the room after {away:.1} s{again}")));
                 self.demands.forget_told();
+                self.delivery.restart();
                 let changes = self.model.rejoined(&own, &others, other_room, now);
                 self.obey(changes).await;
             }

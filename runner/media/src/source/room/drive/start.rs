@@ -13,6 +13,7 @@ use tracing::warn;
 use super::{RoomDriver, STATS_EVERY, failed};
 use crate::receive::{ReceiveOptions, TrackReceiver};
 use crate::source::dump::Dump;
+use crate::source::room::delivery::DeliveryWatch;
 use crate::source::room::ice_server::RelayOffer;
 use crate::source::room::link::{self, JoinParams};
 use crate::source::room::message::{JoinOptions, RoomCommand, RoomListener, RoomMessage};
@@ -76,6 +77,8 @@ pub(crate) async fn run(
         expected: options.expected,
         wants_best: !options.best_layer_of.is_empty(),
         demands: TrackDemands::default(),
+        delivery: DeliveryWatch::new(options.appear),
+        next_delivery: now,
         tried: BTreeSet::new(),
         room_id: options.room_id.clone(),
         last_offer: None,

@@ -56,7 +56,8 @@ impl RoomModel {
                     }
                     continue;
                 }
-                let chosen = Chosen { identity: participant.identity.clone(), origin: origin(track), side };
+                let (identity, is_picture) = (participant.identity.clone(), kind == TrackType::Video);
+                let chosen = Chosen { identity, origin: origin(track), side, is_picture };
                 found.push((track.sid.clone(), chosen));
             }
         }
@@ -88,15 +89,19 @@ impl RoomModel {
 
     /// What it means that a chosen track cannot be recorded: without one that the request names there is no recording.
     pub(super) fn unrecordable(&self, sid: &str, message: String) -> RoomChange {
-        let is_named = match &self.source {
+        if self.is_named(sid) { failed("failed_precondition", message) } else { RoomChange::Noted(message) }
+    }
+
+    /// The request names this track.
+    pub(super) fn is_named(&self, sid: &str) -> bool {
+        match &self.source {
             Source::Room | Source::Participant { .. } => false,
             Source::Tracks { .. } | Source::Track { .. } => true,
             Source::Media { .. } => {
                 let named = media::named(&self.source, sid);
                 named.as_audio || named.as_video
             }
-        };
-        if is_named { failed("failed_precondition", message) } else { RoomChange::Noted(message) }
+        }
     }
 
     fn wants(&self, kind: TrackType) -> bool {

@@ -72,6 +72,62 @@ fn subscribed_pictures_are_counted_for_the_size_of_their_places() {
     assert_eq!((model.picture("TR_1"), model.picture("TR_2"), model.picture("TR_9")), (Some(false), None, None));
 }
 
+/// Before, every count looked for each picture among all participants.
+#[test]
+fn pictures_of_a_large_room_are_counted_quickly() {
+    let mut model = model(Source::Room);
+    let others: Vec<ParticipantInfo> =
+        (0..500).map(|n| participant(&format!("PA_{n}"), 1, &[camera(&format!("TR_{n}"))])).collect();
+    model.joined(&me(), &others, ms(0));
+    let counted = std::time::Instant::now();
+    for _ in 0..500 {
+        assert_eq!(model.pictures(), 500);
+    }
+    assert!(counted.elapsed() < ms(250), "{:?}", counted.elapsed());
+}
+
+#[test]
+fn a_picture_does_not_come_back_as_a_sound() {
+    let mut model = model(Source::Room);
+    let unknown = |sid: &str, kind| track(sid, kind, LkTrackSource::Unknown);
+    let (video, audio) = (unknown("TR_1", TrackType::Video), unknown("TR_2", TrackType::Audio));
+    model.joined(&me(), &[participant("PA_a", 1, &[video])], ms(0));
+    let changes = model.rejoined(&me(), &[participant("PA_a", 1, &[audio])], false, ms(1000));
+    // Chosen as any other, and the picture is still waited for.
+    assert_eq!((subscribed(&changes), model.pictures()), (vec!["TR_2"], 1));
+    let changes = model.update(&[participant("PA_a", 2, &[unknown("TR_3", TrackType::Video)])], ms(2000));
+    assert_eq!((subscribed(&changes), model.pictures()), (vec!["TR_3"], 1));
+}
+
+#[test]
+fn a_named_picture_of_which_nothing_comes_ends_what_has_not_begun() {
+    let tracks = [camera("TR_1"), microphone("TR_2")];
+    let waited = Duration::from_secs(30);
+    let of = |source: Source, kind| {
+        let mut model = model(source);
+        let ann = ParticipantInfo { kind, ..participant("PA_ann", 1, &tracks) };
+        model.joined(&me(), &[ann], ms(0));
+        model
+    };
+    let (standard, agent) = (participant_info::Kind::Standard.into(), participant_info::Kind::Agent.into());
+    let named = || Source::Tracks { audio: Some("TR_2".to_owned()), video: Some("TR_1".to_owned()) };
+    let model = of(named(), standard);
+    assert!(model.sends_at_once("TR_1") && model.sends_at_once("TR_2") && !model.sends_at_once("TR_9"));
+    let message = "no video has come of track TR_1 of ann for 30 s".to_owned();
+    let failed = MediaEndReason::Failed { code: "unavailable".to_owned(), message };
+    assert_eq!(over(&model.given_up("TR_1", waited, false)), Some(&failed));
+    assert_eq!((model.given_up("TR_1", waited, true), model.given_up("TR_2", waited, false)), (vec![], vec![]));
+    let mut still = self::model(Source::Track { track_id: "TR_s".to_owned() });
+    let screen = track("TR_s", TrackType::Video, LkTrackSource::ScreenShare);
+    still.joined(&me(), &[participant("PA_ann", 1, &[screen])], ms(0));
+    assert!(still.sends_at_once("TR_s") && still.given_up("TR_s", waited, false).is_empty(), "it may stand still");
+    let of_agent = of(named(), agent);
+    assert!(of_agent.sends_at_once("TR_1") && !of_agent.sends_at_once("TR_2"), "it may never speak");
+    let room = of(Source::Room, standard);
+    assert!(room.sends_at_once("TR_1") && !room.sends_at_once("TR_2"));
+    assert_eq!(room.given_up("TR_1", waited, false), vec![]);
+}
+
 #[test]
 fn a_room_takes_every_track_also_late_ones_and_never_ends_by_itself() {
     let mut model = model(Source::Room);
