@@ -85,15 +85,24 @@ pub fn close() -> Vec<(i32, String)> {
     harness.servers.left_behind()
 }
 
+fn on_shared_servers<F>(
+    body: impl FnOnce(Arc<E2eHarness>) -> F + Send + 'static,
+) -> impl FnOnce() -> Result<()> + Send + 'static
+where
+    F: Future<Output = Result<()>>,
+{
+    move || {
+        let harness = harness()?;
+        runtime().block_on(body(harness))
+    }
+}
+
 /// A case on the shared servers.
 pub fn case<F>(name: &str, body: impl FnOnce(Arc<E2eHarness>) -> F + Send + 'static) -> Trial
 where
     F: Future<Output = Result<()>> + Send,
 {
-    alone(name, move || {
-        let harness = harness()?;
-        runtime().block_on(body(harness))
-    })
+    alone(name, on_shared_servers(body))
 }
 
 /// As [`case`], with no case beside it.
@@ -101,10 +110,7 @@ pub fn exclusive_case<F>(name: &str, body: impl FnOnce(Arc<E2eHarness>) -> F + S
 where
     F: Future<Output = Result<()>> + Send,
 {
-    exclusive(name, move || {
-        let harness = harness()?;
-        runtime().block_on(body(harness))
-    })
+    exclusive(name, on_shared_servers(body))
 }
 
 /// As [`exclusive_case`], and what it has recorded is looked at beside other cases.
@@ -131,10 +137,7 @@ pub fn waiting_case<F>(name: &str, body: impl FnOnce(Arc<E2eHarness>) -> F + Sen
 where
     F: Future<Output = Result<()>> + Send,
 {
-    waiting(name, move || {
-        let harness = harness()?;
-        runtime().block_on(body(harness))
-    })
+    waiting(name, on_shared_servers(body))
 }
 
 /// Recordings are real time: cases wait more than they compute, but a machine that is too full proves nothing. So many

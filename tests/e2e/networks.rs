@@ -157,7 +157,7 @@ async fn loss(harness: Arc<E2eHarness>) -> Result<()> {
         heard_all_the_time(probe, "p0", 4)?;
     }
     // A beep is two packets, and the second is 20 dB too low without the first, which it is predicted from. Of thirteen
-    // more than four are gone in one of 5,000 runs at 5 %, more than eight in one of 3,000 at 20 %.
+    // more than four are gone in one of 3,500 runs at 5 %, more than eight in one of 6,000 at 20 %.
     heard_all_the_time(room, "p1", 8)?;
     heard_all_the_time(track, "p1", 8)
 }

@@ -461,52 +461,6 @@ fn a_muted_picture_is_black_and_does_not_hold_up_the_sound() {
     assert!(black(Codec::Opus, (320, 180)).is_err());
 }
 
-/// A shared screen of Firefox or Safari that stands still: it is not muted, and nothing comes of it. Before, all sound behind its
-/// last picture waited in memory.
-#[test]
-fn sound_does_not_wait_for_a_picture_that_stands_still() {
-    let dir = tempfile::tempdir().unwrap();
-    for codec in [Codec::Vp8, Codec::Vp9, Codec::Av1] {
-        let Some(video) = encoded(codec, (320, 180), 26) else {
-            eprintln!("no encoder for {codec:?} here");
-            continue;
-        };
-        let audio = encoded(Codec::Opus, (0, 0), 500).unwrap();
-        let path = dir.path().join(format!("{codec:?}.webm"));
-        let plan = FilePlan {
-            video: Some(VideoInputFormat::Copied { codec, size: (320, 180) }),
-            audio: Some(AudioInputFormat::Copied { codec: Codec::Opus, channels: 2 }),
-            container: Container::Webm,
-            fragment_ms: 1000,
-        };
-        let (pipeline, feeds, told) = start(&plan, &path);
-        let mut picture = Passthrough::new(feeds.video.unwrap(), codec, MediaTime::ZERO);
-        let mut sound = Passthrough::new(feeds.audio.unwrap(), Codec::Opus, MediaTime::ZERO);
-        let (last, first) = video.split_last().unwrap();
-        first.iter().for_each(|frame| assert_eq!(picture.frame(frame).unwrap(), Copied::Written));
-        for half_second in audio.chunks(25) {
-            half_second.iter().for_each(|frame| assert_eq!(sound.frame(frame).unwrap(), Copied::Written));
-            std::thread::sleep(Duration::from_millis(20));
-        }
-        let killed = dir.path().join("killed.webm");
-        common::until("the sound is in the file", || {
-            std::fs::copy(&path, &killed).unwrap();
-            packets(&killed).iter().map(|packet| packet.0).fold(0.0, f64::max) > 8.8
-        });
-        // It moves again, with a picture that needs the one before.
-        let later = Frame { at: MediaTime::from_ns(10_050_000_000), ..last.clone() };
-        assert_eq!(picture.frame(&later).unwrap(), Copied::Written);
-        picture.end();
-        sound.end();
-        drained(&told);
-        drop(pipeline);
-        assert_eq!(complaints(&path), "", "{codec:?}");
-        assert_eq!((described(&path, "v").len(), described(&path, "a").len()), (26, 500), "{codec:?}");
-        let at = described(&path, "v")[25].0[0];
-        assert!((at - 10.05).abs() < 0.002, "{codec:?}: {at}");
-    }
-}
-
 /// A screen that stands still, or a camera that is muted and recorded alone: nothing comes in the 48 s before the stop.
 #[test]
 fn a_copied_picture_lasts_until_the_stop() {

@@ -20,8 +20,10 @@ use crate::output::stream_dial::DialError;
 pub struct SrtStats {
     /// Acknowledgements from the server.
     pub acks: u64,
-    /// For how long lost packets are sent again, milliseconds.
+    /// How long after its sending the server hands a packet on; until then it is sent again when it is lost. Milliseconds.
     pub latency_ms: u64,
+    /// Round trip, milliseconds.
+    pub rtt_ms: u64,
 }
 
 /// A connection that is being made, or is made.
@@ -149,8 +151,9 @@ impl SrtLink for GstLink {
         // libsrt counts for sockets that are connected, and for no others.
         let acks = stats.get::<i32>("packet-ack-received").ok()?;
         let latency_ms = stats.get::<i32>("negotiated-latency-ms").unwrap_or(0);
+        let rtt_ms = stats.get::<f64>("rtt-ms").unwrap_or(0.0).ceil() as u64;
         let count = |number: i32| u64::try_from(number).unwrap_or(0);
-        Some(SrtStats { acks: count(acks), latency_ms: count(latency_ms) })
+        Some(SrtStats { acks: count(acks), latency_ms: count(latency_ms), rtt_ms })
     }
 
     fn error(&self) -> Option<String> {

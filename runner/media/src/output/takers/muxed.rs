@@ -33,11 +33,9 @@ struct MuxerInput {
     appsrc: gst_app::AppSrc,
     /// Copied pictures have no duration of their own, and webmmux writes the end of the last buffer as the file's length: so the
     /// newest one waits here until the next has come, or it is known how long it lasts. (Blocks stay simple: its
-    /// `frame-duration` is off.) Beside sound none waits: that ends with the file.
+    /// `frame-duration` is off.)
     holds: bool,
     held: Option<gst::Buffer>,
-    /// Of pictures, from the first one on: all before this time were given, or do not come.
-    known_ns: Option<u64>,
     /// Opus of our own encoder: a shorter last packet is said to the muxer.
     clipped: bool,
 }
@@ -63,8 +61,8 @@ impl MuxedFile {
                 keep_first_caps(&way_in);
             }
             let clipped = matches!(format, EncodedFormat::Opus { pre_skip: 1.., .. });
-            let holds = inputs.len() == 1 && matches!(format, EncodedFormat::Video { framerate: None, .. });
-            muxed.inputs.push(MuxerInput { stream: *stream, appsrc, holds, held: None, known_ns: None, clipped });
+            let holds = matches!(format, EncodedFormat::Video { framerate: None, .. });
+            muxed.inputs.push(MuxerInput { stream: *stream, appsrc, holds, held: None, clipped });
         }
         muxed.watch_bus(reporter)?;
         muxed.pipeline.set_state(gst::State::Playing).map_err(build)?;
@@ -99,20 +97,6 @@ impl MuxedFile {
     }
 }
 
-impl MuxerInput {
-    /// No picture comes before `to_ns` that was not given. The muxer waits for each of its inputs, and of a shared screen that
-    /// stands still nothing may come for hours (Firefox, Safari).
-    fn skip_to(&mut self, to_ns: u64) {
-        let Some(known_ns) = self.known_ns.filter(|known_ns| *known_ns < to_ns) else { return };
-        self.known_ns = Some(to_ns);
-        let [from, length] = [known_ns, to_ns - known_ns].map(gst::ClockTime::from_nseconds);
-        // Without the flag matroskamux 1.26 writes an empty block; 1.22 does not look at it.
-        let gap = gst::event::Gap::builder(from).duration(length).gap_flags(gst::GapFlags::DATA).build();
-        // Refused only after an error, which is reported by itself.
-        let _ = self.appsrc.send_event(gap);
-    }
-}
-
 impl OutputTaker for MuxedFile {
     fn take(&mut self, unit: &EncodedUnit) -> Result<(), TakerError> {
         let Some(input) = self.inputs.iter_mut().find(|input| input.stream == unit.stream) else { return Ok(()) };
@@ -129,11 +113,6 @@ impl OutputTaker for MuxedFile {
         // Refused only after an error, which is reported by itself.
         if let Some(buffer) = ready {
             let _ = input.appsrc.push_buffer(buffer);
-        }
-        match unit.kind {
-            MediaKind::Video => input.known_ns = input.known_ns.max(Some(unit.at_ns)),
-            // It is mixed when all pictures before its time have come.
-            MediaKind::Audio => self.inputs.iter_mut().for_each(|input| input.skip_to(unit.at_ns)),
         }
         self.progress.wait_with(self.inputs.iter().map(|input| input.appsrc.current_level_bytes()).sum());
         Ok(())
