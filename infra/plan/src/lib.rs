@@ -39,7 +39,7 @@ pub use output_types::{
 pub use plan::{Defaults, LimitRules, destinations, plan, stream_urls};
 pub use read::{ReadError, start_request};
 pub use spillway_protocol::requested::stream_url;
-pub use spillway_protocol::{Secret, without_secrets};
+pub use spillway_protocol::{Secret, hide_value, without_secrets};
 pub use srt_url::{SrtUrl, SrtUrlError};
 pub use stream_url::check as check_stream_url;
 pub use types::{
