@@ -6,8 +6,9 @@
 //! `environment`, `nonsense` say so · `other` joins another room of the same name · `again` goes on in other files, as after
 //! a change of codec · `two` writes two outputs, and with `lose1` the second one fails alone · `nofile` writes no file · `mp4`
 //! writes as the muxer of MP4 does, and with `boxes` what can be read as one · `fast` writes ten megabytes a second. An HLS
-//! output of the plan has segments of 100 ms, an image output an image each 100 ms. Streams are connected at once, or with
-//! `wedge` tried again and again; `fail1` fails the stream of that id, after 300 ms.
+//! output of the plan has segments of 100 ms, an image output an image each 100 ms; with `late` both begin 300 ms after the
+//! first media. Streams are connected at once, or with `wedge` tried again and again; `fail1` fails the stream of that id,
+//! after 300 ms.
 
 use std::error::Error;
 use std::io::Write;
@@ -184,6 +185,10 @@ impl ScriptedImages {
     }
 }
 
+fn facts() -> TrackFacts {
+    TrackFacts { publisher_identity: "ann".into(), track_id: "TR_1".into(), ..TrackFacts::default() }
+}
+
 /// Asks for files, each with its output, and opens those that the runner makes; `None`: it says something else, or is gone.
 fn open_files(
     commands: &Receiver<MediaCommand>,
@@ -192,8 +197,7 @@ fn open_files(
     container: Container,
 ) -> Result<Option<Vec<ScriptedFile>>, Box<dyn Error>> {
     for (file, output) in asked {
-        let facts = TrackFacts { publisher_identity: "ann".into(), track_id: "TR_1".into(), ..TrackFacts::default() };
-        writer.send(&MediaEvent::Opening { file: *file, output: Some(*output), container, facts })?;
+        writer.send(&MediaEvent::Opening { file: *file, output: Some(*output), container, facts: facts() })?;
     }
     let mut files = vec![];
     for _ in asked {
@@ -288,10 +292,10 @@ fn main() -> Result<(), Box<dyn Error>> {
         })
         .collect();
     // Outputs take the first unit before it is told of.
-    if let Some(segments) = &mut segments {
+    if let Some(segments) = segments.as_mut().filter(|_| !does("late")) {
         segments.step(0, &writer)?;
     }
-    emit(MediaEvent::Started { at: started_at })?;
+    emit(MediaEvent::Started { at: started_at, facts: Some(facts()) })?;
     let connected = |id| {
         let at = unix_ns()?;
         let wedged = does("wedge").then(|| stream(id, StreamState::Retrying { at }, "no answer"));
@@ -316,17 +320,19 @@ fn main() -> Result<(), Box<dyn Error>> {
                 emit(file.wrote())?;
             }
         }
-        if let Some(segments) = &mut segments {
-            segments.step(elapsed_ns(), &writer)?;
-        }
-        for images in &mut images {
-            images.step(elapsed_ns(), &writer)?;
+        let old_enough = began.elapsed() > Duration::from_millis(300);
+        if !does("late") || old_enough {
+            if let Some(segments) = &mut segments {
+                segments.step(elapsed_ns(), &writer)?;
+            }
+            for images in &mut images {
+                images.step(elapsed_ns(), &writer)?;
+            }
         }
         if !does("mute") {
             let streams = live.iter().map(|id| StreamLag { id: *id, lag_ms: 40 }).collect();
             emit(MediaEvent::Alive { media_ns: elapsed_ns(), lag_ms: 0, backlog_bytes: 0, streams })?;
         }
-        let old_enough = began.elapsed() > Duration::from_millis(300);
         if old_enough && changes > 0 {
             changes -= 1;
             let behind = start.plan.outputs.len() as u32;

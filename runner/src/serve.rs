@@ -19,7 +19,7 @@ use spillway_process::shutdown::{Signal, Signals};
 use spillway_protocol::ledger::{EgressLedger, Fact, Outcome};
 use spillway_protocol::livekit::EgressInfo;
 use spillway_protocol::rpc::StartEgressRequest;
-use spillway_protocol::{Code, Secret};
+use spillway_protocol::{Code, Secret, hide_value};
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 use tracing::{Instrument, info, info_span, warn};
@@ -256,7 +256,8 @@ async fn clean_up(states: &UploadStates, tickets: &Tickets, names: &Names, spare
 
 fn destinations_of(ticket: &Ticket) -> anyhow::Result<Vec<Destinations>> {
     let Some(text) = &ticket.destinations else { return Ok(vec![]) };
-    serde_json::from_str(text.reveal()).context("read the destinations in the ticket")
+    // The error goes into the EgressInfo.
+    serde_json::from_str(text.reveal()).map_err(hide_value).context("read the destinations in the ticket")
 }
 
 /// Settings of a dispatcher of another version that cannot be read are no reason to lose a recording.
@@ -264,6 +265,7 @@ fn settings_of(ticket: &Ticket) -> Settings {
     let settings = match &ticket.runner {
         serde_json::Value::Null => Settings::default(),
         given => serde_json::from_value(given.clone()).unwrap_or_else(|error| {
+            let error = hide_value(error);
             warn!(%error, "runner settings in the ticket not understood, defaults taken");
             Settings::default()
         }),
@@ -312,7 +314,8 @@ fn job_of(
     resources: UploadResources,
     clock: &Clock,
 ) -> anyhow::Result<SessionJob> {
-    let plan: EgressPlan = serde_json::from_str(ticket.plan_json.reveal()).context("read the plan in the ticket")?;
+    let plan = serde_json::from_str::<EgressPlan>(ticket.plan_json.reveal()).map_err(hide_value);
+    let plan = plan.context("read the plan in the ticket")?;
     let page_url = page_url_of(ticket, &plan, settings)?;
     Ok(SessionJob {
         streams: streams_of(ticket, &plan)?,

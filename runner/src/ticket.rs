@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use spillway_bus::lifecycle::LaunchEvent;
 use spillway_bus::{BusError, ClaimToken, Phase, Record, Registry, Taker, Ticket, TicketKey, Tickets, Updated};
-use spillway_protocol::EgressId;
+use spillway_protocol::{EgressId, hide_value};
 
 use crate::config::Handover;
 
@@ -84,7 +84,8 @@ impl Names {
 pub fn handover(input: impl BufRead) -> Result<(Handover, TicketKey), TicketError> {
     let mut line = Vec::new();
     input.take(MAX_HANDOVER_BYTES).read_until(b'\n', &mut line).map_err(TicketError::Handover)?;
-    let handover: Handover = serde_json::from_slice(&line).map_err(TicketError::BadHandover)?;
+    let handover: Handover =
+        serde_json::from_slice(&line).map_err(|error| TicketError::BadHandover(hide_value(error)))?;
     let key = TicketKey::from_text(handover.ticket_key.reveal()).map_err(TicketError::Key)?;
     Ok((handover, key))
 }
@@ -171,5 +172,7 @@ mod tests {
         let printed = format!("{handover:?}");
         assert!(!printed.contains("canary") && !printed.contains(&key), "{printed}");
         assert!(matches!(super::handover(&b"{"[..]), Err(TicketError::BadHandover(_))));
+        let misplaced = super::handover(&br#"{"ticket_key":"k","redis":"redis://:canary@r:1"}"#[..]);
+        assert!(matches!(misplaced, Err(TicketError::BadHandover(error)) if !error.to_string().contains("canary")));
     }
 }

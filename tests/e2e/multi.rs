@@ -97,8 +97,8 @@ async fn everything(harness: &E2eHarness) -> Result<()> {
     });
     let egress = Egress::start(harness.api(), "StartParticipantEgress", request).await?;
     egress.active().await?;
-    // The playlist opens beside the file, and may be told one update after ACTIVE.
-    until(&egress, "every output has its name", 2, |info| has_names(info, &folder).is_ok()).await?;
+    let info = egress.info().await?;
+    has_names(&info, &folder)?;
     tokio::time::sleep(Duration::from_secs(3)).await;
     let on = SystemTime::now();
     p0.publish(&clip("p0-360.h264")?, SourceKind::Camera).await?;

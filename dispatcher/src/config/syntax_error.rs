@@ -1,6 +1,9 @@
-//! serde's error → key, line, and the key that was probably meant. Pure.
+//! serde's error → key, line, and the key that was probably meant. Pure. A value of the wrong type is not quoted: it may be a
+//! password, or a URL with one.
 
 use std::fmt;
+
+use spillway_protocol::without_value;
 
 use super::keys;
 
@@ -53,7 +56,8 @@ impl From<serde_yaml_ng::Error> for SyntaxError {
         } else if let Some(rest) = message.strip_prefix("unknown variant ") {
             (rest, "is not possible")
         } else {
-            return Self { key: path.to_owned(), line, message: format!("is wrong: {message}"), meant: None };
+            let message = format!("is wrong: {}", without_value(message));
+            return Self { key: path.to_owned(), line, message, meant: None };
         };
         let mut names = wrong.split('`').skip(1).step_by(2);
         let name = names.next().unwrap_or_default();

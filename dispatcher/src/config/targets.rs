@@ -8,6 +8,7 @@ use serde::de::DeserializeOwned;
 use spillway_cost::Capacity;
 use spillway_launchers::{LauncherSpec, Quota};
 use spillway_plan::EgressKind;
+use spillway_protocol::hide_value;
 
 use super::duration::GoDuration;
 use super::error::ConfigError;
@@ -228,7 +229,7 @@ fn options_of<T: DeserializeOwned + Default>(name: &str, options: serde_json::Va
     if options.is_null() {
         return Ok(T::default());
     }
-    serde_json::from_value(options).map_err(|error| wrong(format!("{name}: options: {error}")))
+    serde_json::from_value(options).map_err(|error| wrong(format!("{name}: options: {}", hide_value(error))))
 }
 
 fn process(program: Option<PathBuf>, log_dir: Option<PathBuf>) -> LauncherConfig {

@@ -57,6 +57,18 @@ fn what_is_wrong_is_told_with_key_line_and_the_name_that_was_meant() {
         let given = refusal(text);
         assert!(given.contains(message), "{text}\n{given}");
     }
+    for (text, message) in [
+        (
+            "s3:\n  proxy_config: http://me:canary@proxy:3128\n",
+            "`s3.proxy_config` is wrong: invalid type: string, expected ",
+        ),
+        ("azure: canary\n", "`azure` is wrong: invalid type: string, expected "),
+        ("redis: redis://:canary@r:6379\n", "`redis` is wrong: invalid type: string, expected "),
+        ("api_secret: [canary]\n", "`api_secret` is wrong: invalid type: sequence, expected "),
+    ] {
+        let given = refusal(text);
+        assert!(given.contains(message) && !given.contains("canary"), "{given}");
+    }
     assert!(!refusal("zzzzzzzzzz: 1\n").contains("did you mean"));
 }
 

@@ -7,6 +7,7 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 use spillway_cost::Capacity;
 use spillway_process::Clock;
+use spillway_protocol::hide_value;
 
 use crate::launcher::{LaunchError, Launcher};
 
@@ -95,7 +96,7 @@ fn read<T: DeserializeOwned + Default>(spec: &LauncherSpec, needed: &[&str]) -> 
     if spec.options.is_null() {
         return Ok(T::default());
     }
-    serde_json::from_value(spec.options.clone()).map_err(|error| wrong(spec, &error.to_string()))
+    serde_json::from_value(spec.options.clone()).map_err(|error| wrong(spec, &hide_value(error).to_string()))
 }
 
 #[cfg(feature = "ecs")]

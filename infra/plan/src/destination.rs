@@ -62,6 +62,18 @@ pub fn with_scheme(endpoint: &str) -> String {
     if endpoint.contains("://") { endpoint.to_owned() } else { format!("https://{endpoint}") }
 }
 
+/// An endpoint without the user and password that its URL may have. Requests to a store are signed, so they would go nowhere, and
+/// locations of objects and errors of libraries show the whole URL.
+pub fn without_user(endpoint: &str) -> String {
+    let (scheme, rest) = match endpoint.find("://") {
+        Some(at) => endpoint.split_at(at + 3),
+        None => ("", endpoint),
+    };
+    let host_ends = rest.find(['/', '?', '#']).unwrap_or(rest.len());
+    let host = rest[..host_ends].rfind('@').map_or(0, |at| at + 1);
+    format!("{scheme}{}", &rest[host..])
+}
+
 /// A store, by its API.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -256,6 +268,19 @@ mod tests {
         assert_eq!(key("p", "a"), "p/a");
         assert_eq!(key("p/q/", "/a"), "p/q/a");
         assert_eq!(key("/", "a"), "a");
+    }
+
+    #[test]
+    fn an_endpoint_is_shown_without_user_and_password() {
+        for (endpoint, shown) in [
+            ("https://minio:9000", "https://minio:9000"),
+            ("https://me:canary@minio:9000/a@b", "https://minio:9000/a@b"),
+            ("me:c@nary@minio", "minio"),
+            ("http://minio/?a@b", "http://minio/?a@b"),
+            ("", ""),
+        ] {
+            assert_eq!(without_user(endpoint), shown);
+        }
     }
 
     #[test]

@@ -31,8 +31,8 @@ pub enum PlanError {
     /// A URL of a stream output.
     #[error("invalid url {url}: {reason}")]
     InvalidUrl {
-        /// Scheme and host at most; the rest is secret.
-        url: String,
+        /// Its scheme at most, see [`hidden_stream_url`](crate::hidden_stream_url); the rest is secret.
+        url: &'static str,
         /// What is wrong with it.
         reason: &'static str,
     },

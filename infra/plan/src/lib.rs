@@ -47,9 +47,9 @@ pub use page_types::{PageKind, PagePlan};
 pub use plan::{Defaults, LimitRules, destinations, plan, stream_urls};
 pub use read::{ReadError, start_request};
 pub use spillway_protocol::requested::stream_url;
-pub use spillway_protocol::{Secret, without_secrets};
+pub use spillway_protocol::{Secret, hide_value, without_secrets};
 pub use srt_url::{SrtUrl, SrtUrlError};
-pub use stream_url::check as check_stream_url;
+pub use stream_url::{check as check_stream_url, hidden as hidden_stream_url};
 pub use types::{
     AudioEncoding, AudioMatch, AudioPlan, AudioRoute, EgressKind, EgressPlan, H264Profile, LayoutName, LayoutShape,
     Limits, MediaVideo, Mixing, Source, StereoSide, VideoEncoding, VideoPlan,

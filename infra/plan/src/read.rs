@@ -3,6 +3,7 @@
 
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
+use spillway_protocol::hide_value;
 use spillway_protocol::rpc::StartEgressRequest;
 use spillway_protocol::rpc::start_egress_request::EgressRequest;
 
@@ -23,7 +24,7 @@ pub enum ReadError {
     Request {
         /// Key of the request.
         kind: &'static str,
-        /// The field and what is wrong with it.
+        /// What is wrong; without the value, which may have a key in it.
         source: serde_json::Error,
     },
 }
@@ -74,7 +75,7 @@ fn text(name: &'static str, value: Value) -> Result<String, ReadError> {
 fn message<T: DeserializeOwned>(kind: &'static str, value: Value) -> Result<T, ReadError> {
     // An empty YAML mapping reads as null.
     let value = if value.is_null() { Value::Object(Map::new()) } else { value };
-    serde_json::from_value(value).map_err(|source| ReadError::Request { kind, source })
+    serde_json::from_value(value).map_err(|error| ReadError::Request { kind, source: hide_value(error) })
 }
 
 #[cfg(test)]
@@ -103,5 +104,26 @@ mod tests {
         assert!(refusal(json!({"egress_id": "EG_1"})).contains("room_composite"));
         assert!(refusal(json!({"token": 1, "track": {}})).contains("\"token\" must be a text"));
         assert!(refusal(json!({"track": {"room_name": {}}})).contains("track"));
+    }
+
+    #[test]
+    fn no_mistake_is_told_with_the_url_or_key_that_stands_in_the_wrong_place() {
+        let url = "rtmp://h/app/canary";
+        for request in [
+            json!({"room_composite": {"stream_outputs": url}}),
+            json!({"participant": {"stream_outputs": [{"urls": url}]}}),
+            json!({"room_composite": {"stream_outputs": [url]}}),
+            json!({"room_composite": {"stream_outputs": [{"protocol": url}]}}),
+            json!({"track": {"websocket_url": 1234567}}),
+            json!({"track": {"file": "canary"}}),
+            json!({"egress": {"outputs": [{"stream": url}]}}),
+            json!({"egress": {"outputs": [{"file": {}, "storage": {"s3": {"proxy": "http://me:canary@proxy"}}}]}}),
+            json!({"web": "https://page/?token=canary"}),
+        ] {
+            let ReadError::Request { source, .. } = start_request(request.clone()).unwrap_err() else {
+                panic!("{request}")
+            };
+            assert!(!source.to_string().contains("canary") && !source.to_string().contains("1234567"), "{source}");
+        }
     }
 }

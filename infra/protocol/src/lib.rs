@@ -15,4 +15,4 @@ pub mod secret;
 
 pub use code::{Code, RpcError};
 pub use ids::EgressId;
-pub use secret::{Secret, without_secrets};
+pub use secret::{Secret, hide_value, without_secrets, without_value};

@@ -108,7 +108,8 @@ pub fn redacted(request: &EgressRequest) -> Shown {
 }
 
 /// A stream's URL without its key: `rtmp://host/app/{str...key}`, `srt://host?streamid={...}`. Also the form of URLs in
-/// `stream_results`. A text that is no URL becomes `{...}`.
+/// `stream_results`. A text that is no URL of a stream becomes `{...}`, and an RTMP URL without a key at its end
+/// `rtmp://{...}`: it is not known which part is the key.
 pub fn stream_url(url: &str) -> String {
     let (url, live) = match url.strip_suffix(" live=1") {
         Some(url) => (url, " live=1"),
@@ -124,14 +125,15 @@ pub fn stream_url(url: &str) -> String {
         // The key is what follows the scheme: mux://KEY, twitch://KEY.
         "mux" | "twitch" => key(&path),
         "rtmp" | "rtmps" => match path.rsplit_once('/') {
-            Some((app, secret)) => format!("{app}/{}", key(secret)),
-            None => path,
+            Some((app, secret)) if !secret.is_empty() => format!("{app}/{}", key(secret)),
+            _ => "{...}".to_owned(),
         },
         // What follows a `#` goes to no server, but a key may stand there.
-        _ => match path.split_once('#') {
+        "srt" | "ws" | "wss" => match path.split_once('#') {
             Some((path, _)) => format!("{path}#{{...}}"),
             None => path,
         },
+        _ => return "{...}".to_owned(),
     };
     match query {
         Some(query) => format!("{scheme}://{path}?{}{live}", query_values(query)),
@@ -327,7 +329,11 @@ mod tests {
                 format!("wss://host/audio?token={CANARY}"),
                 format!("mux://{CANARY}"),
                 format!("twitch://{CANARY}"),
+                // It is not known which part of these is the key.
                 CANARY.to_owned(),
+                format!("rtmp://{CANARY}"),
+                format!("rtmp://host/live/{CANARY}/"),
+                format!("https://host/{CANARY}"),
             ],
         }
     }
@@ -512,6 +518,9 @@ mod tests {
             ("ws://h/a#token?x=1", "ws://h/a#{...}?x={...}"),
             ("ws://h/a?x=1#token", "ws://h/a?x={...}"),
             ("nothing", "{...}"),
+            ("https://h/app/key", "{...}"),
+            ("rtmp://key", "rtmp://{...}"),
+            ("rtmps://h/app/key/?token=x live=1", "rtmps://{...}?token={...} live=1"),
         ] {
             assert_eq!(stream_url(url), shown);
         }

@@ -131,6 +131,26 @@ async fn a_folder_that_may_not_be_written_to_is_denied() {
     assert_eq!(error.kind, StorageErrorKind::Denied, "{error}");
 }
 
+#[cfg(feature = "azure")]
+#[tokio::test]
+async fn the_password_of_an_endpoint_is_in_no_location_and_no_error() {
+    use spillway_plan::Secret;
+    use spillway_plan::destination::Azure;
+    let opened = async |endpoint: &str, key: &str| {
+        let (endpoint, key) = (endpoint.to_owned(), Secret::new(key.to_owned()));
+        let azure = Azure { endpoint, key, container: "c".into(), ..Azure::default() };
+        open(&store(Provider::Azure(azure), "", false), &Options::default()).await
+    };
+    let storage = opened("https://me:canary@blob.example:10000/", "a2V5").await.unwrap();
+    assert_eq!(storage.location("a b.mp4"), "https://blob.example:10000/c/a%20b.mp4");
+    let refused = opened("https://me:canary@blob.example:port", "a2V5").await.unwrap_err();
+    assert_eq!(refused.to_string(), "Azure upload failed: open: the endpoint is no URL: invalid port number");
+    // Azure's crate wants TLS for an identity, and quotes the URL.
+    let storage = opened("http://me:canary@blob.example", "").await.unwrap();
+    let refused = storage.put("a", Bytes::new(), &Meta::default()).await.unwrap_err();
+    assert!(!format!("{refused} {refused:?}").contains("canary"), "{refused:?}");
+}
+
 #[cfg(not(feature = "s3"))]
 #[tokio::test]
 async fn what_was_left_out_of_the_build_names_its_feature() {

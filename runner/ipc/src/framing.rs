@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use spillway_plan::hide_value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 
@@ -26,7 +27,7 @@ pub enum MessageError {
     /// Longer than [`MAX_LINE_BYTES`].
     #[error("the other process sent a line of more than {MAX_LINE_BYTES} bytes")]
     TooLong,
-    /// No message of this version. The line is not quoted: a command carries a token.
+    /// No message of this version. Nothing of the line is quoted: a command carries a token and URLs of streams.
     #[error("the other process sent a line that is no known message")]
     Malformed(#[source] serde_json::Error),
     /// The stream ended within a line.
@@ -70,7 +71,9 @@ impl FrameReader {
             let parsed = match &self.buffered[..end] {
                 bytes if bytes.len() >= MAX_LINE_BYTES => Some(Err(MessageError::TooLong)),
                 bytes if bytes.iter().all(u8::is_ascii_whitespace) => None,
-                bytes => Some(serde_json::from_slice(bytes).map_err(MessageError::Malformed)),
+                bytes => {
+                    Some(serde_json::from_slice(bytes).map_err(|error| MessageError::Malformed(hide_value(error))))
+                }
             };
             self.buffered.drain(..=end);
             self.scanned = 0;
@@ -259,6 +262,21 @@ mod tests {
                 }
             }
             prop_assert_eq!(last.as_ref().map(media_ns), Some(7));
+        }
+    }
+
+    #[test]
+    fn a_malformed_line_is_not_quoted() {
+        for line in [
+            r#"{"command":"add_stream","id":"rtmp://h/app/canary","output":0,"url":"rtmp://h/app/canary"}"#,
+            r#"{"command":"start","plan":"canary","ws_url":"ws://h","token":"canary"}"#,
+            r#"{"command":"remove_stream","id":{"url":"canary"}}"#,
+        ] {
+            let mut frames = FrameReader::default();
+            frames.push(line.as_bytes());
+            frames.push(b"\n");
+            let Err(MessageError::Malformed(error)) = frames.take::<MediaCommand>() else { panic!("{line}") };
+            assert!(!format!("{error} {error:?}").contains("canary"), "{error:?}");
         }
     }
 

@@ -228,6 +228,10 @@ pub enum MediaEvent {
     Started {
         /// Unix nanoseconds of the first recorded instant.
         at: i64,
+        /// What names are made of, for every output: its first segment or image may come much later. `None`, from an older
+        /// process: they come with that.
+        #[serde(default)]
+        facts: Option<TrackFacts>,
     },
     /// Progress of a file, at most four times a second.
     Wrote {
@@ -583,5 +587,7 @@ mod tests {
         );
         let short = r#"{"event":"stream","id":1,"state":{"is":"connecting"}}"#;
         assert!(matches!(serde_json::from_str(short).unwrap(), MediaEvent::Stream { lag_ms: 0, .. }));
+        let short = r#"{"event":"started","at":1}"#;
+        assert!(matches!(serde_json::from_str(short).unwrap(), MediaEvent::Started { at: 1, facts: None }));
     }
 }

@@ -93,7 +93,7 @@ impl SessionFiles {
     /// The media process said this. Never waits.
     pub fn on_media_event(&mut self, media_event: &MediaEvent) {
         match media_event {
-            MediaEvent::Started { at } => {
+            MediaEvent::Started { at, .. } => {
                 self.started_at = self.started_at.or(Some(*at));
                 self.checkpoint_writer.update_all(|checkpoint| {
                     checkpoint.started_at = checkpoint.started_at.or(Some(*at));

@@ -170,7 +170,7 @@ impl Session {
 
     fn on_media_event(&mut self, media_event: MediaEvent, now: Instant) -> Vec<SessionEffect> {
         match media_event {
-            MediaEvent::Started { at } if self.phase == SessionPhase::Joining => {
+            MediaEvent::Started { at, .. } if self.phase == SessionPhase::Joining => {
                 self.phase = SessionPhase::Recording;
                 vec![SessionEffect::Report(Fact::Active { started_at: at })]
             }

@@ -64,7 +64,7 @@ impl SessionSheets {
 
     /// The media process said this. Never waits.
     pub(super) fn on_media_event(&mut self, media_event: &MediaEvent) {
-        if let MediaEvent::Started { at } = media_event {
+        if let MediaEvent::Started { at, .. } = media_event {
             self.started_at = self.started_at.or(Some(*at));
         }
     }

@@ -7,8 +7,8 @@
 use std::time::{Duration, Instant};
 
 use spillway_ipc::{MediaCommand, StreamStart, StreamState};
+use spillway_plan::hidden_stream_url;
 use spillway_protocol::ledger::Fact;
-use spillway_protocol::requested::stream_url;
 use spillway_protocol::{Code, RpcError, Secret};
 
 use super::stream_url::StreamUrl;
@@ -193,7 +193,7 @@ impl SessionStreams {
             if self.entries.iter().any(|entry| entry.has(url) && entry.was_removed_just_now(now)) {
                 return Ok(false);
             }
-            return Err(RpcError::new(Code::NotFound, format!("stream {} not found", stream_url(url.reveal()))));
+            return Err(RpcError::new(Code::NotFound, format!("stream {} not found", hidden_stream_url(url.reveal()))));
         };
         entry.state = EntryState::Removed { at: now };
         effects.facts.push(Fact::StreamEnded { id: entry.id, at, failure: None });

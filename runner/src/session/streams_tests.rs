@@ -122,7 +122,7 @@ fn a_call_that_comes_again_changes_nothing_and_is_answered_well() {
         assert_eq!(effects.over, None);
     }
     let (_, told) = update_at(&mut streams, &[], &["a"], now + REPEAT_WINDOW);
-    assert_eq!(told, Err(RpcError::new(Code::NotFound, "stream rtmp://h/app/{...} not found")));
+    assert_eq!(told, Err(RpcError::new(Code::NotFound, "stream rtmp://{...} not found")));
     // It was removed, and may be added again.
     let (effects, _) = update(&mut streams, &["a"], &[]);
     assert_eq!(commands(&effects), ["+3 of 1"]);
@@ -134,9 +134,31 @@ fn errors_are_joined_and_the_rest_is_done() {
     let add = vec![Err(RpcError::new(Code::InvalidArgument, "invalid url rtmp://{...}: invalid scheme")), Ok(url("b"))];
     let remove = [secret("canary-1"), secret("a")];
     let (effects, told) = streams.update(add, &remove, (Instant::now(), 9));
-    let message = "invalid url rtmp://{...}: invalid scheme\nstream rtmp://h/app/{ca...-1} not found";
+    let message = "invalid url rtmp://{...}: invalid scheme\nstream rtmp://{...} not found";
     assert_eq!(told, Err(RpcError::new(Code::InvalidArgument, message)));
     assert_eq!(commands(&effects), ["+1 of 1", "-0"]);
+}
+
+/// What is to be removed is not checked: it may be anything.
+#[test]
+fn a_url_that_is_not_found_is_not_quoted() {
+    let mut streams = begun(&["a"]);
+    let urls = [
+        ("rtmp://h/app/canary", "rtmp://"),
+        ("rtmp://canary", "rtmp://"),
+        ("rtmps://h/app/canary/", "rtmps://"),
+        ("rtmp://u:canary/x@h/app/a", "rtmp://"),
+        ("srt://canary?passphrase=canary", "srt://"),
+        ("srt://h:1/canary", "srt://"),
+        ("wss://h/canary", "wss://"),
+        ("mux://canary", "mux://"),
+        ("https://h/app/canary", ""),
+        ("canary", ""),
+    ];
+    let remove = urls.map(|(url, _)| Secret::new(url.to_owned()));
+    let (_, told) = streams.update(vec![], &remove, (Instant::now(), 9));
+    let expected = urls.map(|(_, scheme)| format!("stream {scheme}{{...}} not found")).join("\n");
+    assert_eq!(told, Err(RpcError::new(Code::NotFound, expected)));
 }
 
 #[test]

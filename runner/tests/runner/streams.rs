@@ -167,9 +167,13 @@ async fn streams_come_and_go_while_it_records() {
     }
     heard(&harness, |info| info.stream_results.len() == 1 && connected(info)).await;
     let refused = harness.update_streams(&["srt://h:1?streamid=canary-x", BAD], &[GOOD]).await.unwrap_err();
-    let message = "invalid url srt://h:1/{...}: invalid scheme\nstream rtmp://127.0.0.1:1/app/{can...key} not found";
+    let message = "invalid url srt://{...}: invalid scheme\nstream rtmp://{...} not found";
     assert_eq!(refused, RpcError::new(Code::InvalidArgument, message));
     heard(&harness, |info| statuses(info) == [Status::Active, Status::Active]).await;
+    let (add, remove) =
+        (["rtmp://canary-key", "srt://canary-host?mode=listener"], ["rtmp://h/app/canary-key/", "canary-key"]);
+    let refused = harness.update_streams(&add, &remove).await.unwrap_err();
+    assert!(refused.message.lines().count() == 4 && !refused.message.contains("canary"), "{refused}");
     let refused = harness.update_streams(&[], &[GOOD]).await.unwrap_err();
     assert_eq!(refused.code, Code::NotFound);
     for _ in 0..2 {

@@ -85,7 +85,7 @@ fn main() -> Result<()> {
     let mut file = ReplayFile::open(&start, script, SpoolFile::create(&path, Container::Mp4)?)?;
     let begun = Instant::now();
     let mut reported_at = begun;
-    events_tx.send(&MediaEvent::Started { at: unix_ns() })?;
+    events_tx.send(&MediaEvent::Started { at: unix_ns(), facts: None })?;
     loop {
         match inbox.recv_timeout(STEP) {
             Err(RecvTimeoutError::Timeout) => {}

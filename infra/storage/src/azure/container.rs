@@ -13,7 +13,7 @@ use azure_storage_blob::models::{
     BlockListType, BlockLookupList,
 };
 use bytes::Bytes;
-use spillway_plan::destination::{Azure, with_scheme};
+use spillway_plan::destination::{Azure, with_scheme, without_user};
 
 use super::api::{self, NAME, failed};
 use super::block::{Block, block_id, tag};
@@ -63,8 +63,8 @@ impl BlobContainer {
             "" => format!("https://{}.blob.core.windows.net", azure.account),
             endpoint => with_scheme(endpoint),
         };
-        let location = format!("{}/{}", endpoint.trim_end_matches('/'), azure.container);
-        let url = Url::parse(&location).map_err(|error| invalid(format!("{error}: {location}")))?;
+        let location = format!("{}/{}", without_user(&endpoint).trim_end_matches('/'), azure.container);
+        let url = Url::parse(&location).map_err(|error| invalid(format!("the endpoint is no URL: {error}")))?;
         let key = (!azure.key.reveal().is_empty()).then(|| Arc::new(SharedKey::new(&azure.account, &azure.key)));
         let identity: Option<Arc<dyn TokenCredential>> = match key {
             Some(_) => None,

@@ -14,7 +14,7 @@ use aws_sdk_s3::config::{
 };
 use aws_smithy_http_client::proxy::ProxyConfig;
 use aws_smithy_http_client::{Builder, Connector, tls};
-use spillway_plan::destination::{S3, with_scheme};
+use spillway_plan::destination::{S3, with_scheme, without_user};
 use tracing::debug;
 
 use super::api::failed;
@@ -61,7 +61,7 @@ pub async fn client(provider: &'static str, s3: &S3, options: &Options) -> Resul
         if !s3.endpoint.is_empty() {
             // Some compatible stores do not know AWS' newer checksums, and some refuse them.
             config = config
-                .endpoint_url(with_scheme(&s3.endpoint))
+                .endpoint_url(with_scheme(&without_user(&s3.endpoint)))
                 .request_checksum_calculation(RequestChecksumCalculation::WhenRequired)
                 .response_checksum_validation(ResponseChecksumValidation::WhenRequired);
         }

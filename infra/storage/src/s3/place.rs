@@ -1,7 +1,7 @@
 //! Locations of objects, as livekit/storage writes them since June 2026. Pure: endpoint, bucket and key go in, a URL comes
 //! out.
 
-use spillway_plan::destination::S3;
+use spillway_plan::destination::{S3, without_user};
 
 use crate::escape::escaped;
 
@@ -15,7 +15,8 @@ pub struct ObjectUrl {
 impl ObjectUrl {
     /// Of this destination's bucket.
     pub fn of(s3: &S3) -> Self {
-        let host = without_scheme(&s3.endpoint);
+        let endpoint = without_user(&s3.endpoint);
+        let host = without_scheme(&endpoint);
         let host = if host.is_empty() { "s3.amazonaws.com" } else { host };
         Self { host: host.to_owned(), bucket: s3.bucket.clone(), path_style: s3.force_path_style }
     }
@@ -61,6 +62,7 @@ mod tests {
         assert_eq!(place("http://minio:9000", false), "https://b.minio:9000/dir/my%20file.mp4");
         assert_eq!(place("https://minio:9000/", true), "https://minio:9000/b/dir/my%20file.mp4");
         assert_eq!(place("minio", true), "https://minio/b/dir/my%20file.mp4");
+        assert_eq!(place("https://me:canary@minio:9000", true), "https://minio:9000/b/dir/my%20file.mp4");
     }
 
     #[test]

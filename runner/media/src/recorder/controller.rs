@@ -21,7 +21,7 @@ use std::time::{Duration, Instant};
 
 use gstreamer as gst;
 use spillway_ipc::framing::EventWriter;
-use spillway_ipc::{MediaCommand, MediaEndReason, MediaEvent, StartCommand};
+use spillway_ipc::{MediaCommand, MediaEndReason, MediaEvent, StartCommand, TrackFacts};
 use spillway_process::{Clock, chain};
 use tracing::{debug, info};
 
@@ -71,6 +71,8 @@ pub(super) struct RecorderController {
     recorder: Option<SourceRecorder>,
     /// Recorders so far.
     recorder_count: u32,
+    /// For the names of what the newest one writes.
+    facts: TrackFacts,
     /// Files that are written.
     files: Vec<RecordedFile>,
     /// HLS and image outputs that are written.
@@ -138,6 +140,7 @@ impl RecorderController {
             opening: None,
             recorder: None,
             recorder_count: 0,
+            facts: TrackFacts::default(),
             files: vec![],
             series: vec![],
             image_counts: BTreeMap::new(),
@@ -302,7 +305,7 @@ impl RecorderController {
             && let (Some(zero), Some(origin)) = (self.origin, recorder.origin())
         {
             self.started = true;
-            self.send(MediaEvent::Started { at: zero + origin.ns() as i64 });
+            self.send(MediaEvent::Started { at: zero + origin.ns() as i64, facts: Some(self.facts.clone()) });
         }
     }
 

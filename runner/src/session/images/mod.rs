@@ -2,6 +2,8 @@
 //! in and are passed on to the upload of their output; progress, facts for the EgressInfo and results come out. Runs in the
 //! session's task; blocks for no disk and no store except in the calls that are `async`.
 
+mod facts;
+
 use std::cell::LazyCell;
 use std::path::{Path, PathBuf};
 
@@ -11,7 +13,6 @@ use spillway_ipc::{MediaEvent, Quality, TrackFacts};
 use spillway_plan::image_name::ImageNames;
 use spillway_plan::manifest;
 use spillway_plan::{EgressPlan, ImageCodec, ImagesOutput};
-use spillway_protocol::ledger::Fact;
 use tokio::task::spawn_blocking;
 
 use crate::report::FilesProgress;
@@ -22,6 +23,8 @@ use crate::upload::images::{
     remove_images,
 };
 use crate::upload::{ObjectNames, ObjectPlace, UploadProgress, UploadSettings};
+
+pub use facts::image_facts;
 
 /// One image output before anything of it is recorded.
 #[derive(Clone, Debug)]
@@ -51,22 +54,22 @@ struct ImageOutput {
     job: ImagesJob,
     /// Names in its stores, or on the disk.
     object_names: ObjectNames,
-    /// What came before both the time and the facts for names were known; it is passed on then.
+    /// What came before its names were known; it is passed on then.
     early: Vec<SpooledImage>,
-    /// For names, from the first image on.
+    /// For names, from the first media of the recording or the first image on.
     facts: Option<TrackFacts>,
-    running: Option<RunningImages>,
+    /// From the first media of the recording on, also while there is no image.
+    names: Option<ImageNames>,
+    /// From the first image on.
+    upload: Option<ImagesUpload>,
+    /// It takes nothing more.
+    failed: bool,
     /// The EgressInfo has its prefix.
     told: bool,
     quality: Option<Quality>,
     /// As they were reported last.
     reported: ImageTotals,
     result: Option<ImagesResult>,
-}
-
-struct RunningImages {
-    names: ImageNames,
-    upload: ImagesUpload,
 }
 
 /// What the image outputs of a recording have in the spool.
@@ -100,7 +103,9 @@ impl SessionImages {
             object_names: ObjectNames::default(),
             early: vec![],
             facts: None,
-            running: None,
+            names: None,
+            upload: None,
+            failed: false,
             told: false,
             quality: None,
             reported: ImageTotals::default(),
@@ -139,15 +144,25 @@ impl SessionImages {
         now: impl FnOnce() -> NaiveDateTime,
     ) -> bool {
         match media_event {
-            MediaEvent::Started { at } => {
+            MediaEvent::Started { at, facts } => {
                 self.started_at = self.started_at.or(Some(*at));
+                // An output that has failed without an image gets no names.
+                for output in self.outputs.iter_mut().filter(|output| !output.failed) {
+                    output.facts = output.facts.take().or_else(|| facts.clone());
+                }
                 self.begin_known(plan, now)
+            }
+            MediaEvent::OutputFailed { output, .. } => {
+                if let Some(known) = self.find(*output) {
+                    known.failed = true;
+                }
+                false
             }
             MediaEvent::Image { output, n, at_ns, bytes, facts } => {
                 let Some(known) = self.find(*output) else { return false };
                 let image = SpooledImage { n: *n, at_ns: *at_ns, bytes: *bytes };
-                if let Some(running) = &known.running {
-                    running.upload.captured(image);
+                if let Some(upload) = &known.upload {
+                    upload.captured(image);
                     return false;
                 }
                 known.facts = known.facts.take().or_else(|| Some(facts.clone().unwrap_or_default()));
@@ -168,17 +183,16 @@ impl SessionImages {
         self.outputs.iter_mut().find(|known| known.job.output == output)
     }
 
-    /// Starts the uploads of outputs of which everything is known now.
+    /// Names outputs of which everything is known now, and starts the uploads of those that have an image. True: an output
+    /// has got its names.
     fn begin_known(&mut self, plan: &EgressPlan, now: impl FnOnce() -> NaiveDateTime) -> bool {
         let Some(started_at) = self.started_at else { return false };
         // One time for all of them.
         let now = LazyCell::new(now);
-        let mut begun = false;
+        let mut named = false;
         for (index, output) in self.outputs.iter_mut().enumerate() {
-            let (None, Some(facts)) = (&output.running, &output.facts) else { continue };
-            let asked = results::image_names(plan, &output.job.images, facts, *now);
-            let number = output.object_names.take_all(|number| vec![asked.numbered(number).reserved()]);
-            let names = asked.numbered(number);
+            named |= output.take_names(plan, || *now);
+            let (Some(names), None, false) = (&output.names, &output.upload, output.early.is_empty()) else { continue };
             let machine = ImagesMachine::new(ImagesPlan {
                 output: output.job.output,
                 index,
@@ -195,58 +209,28 @@ impl SessionImages {
                 spool_cap: output.job.spool_cap,
             });
             output.early.drain(..).for_each(|early| upload.captured(early));
-            output.running = Some(RunningImages { names, upload });
-            begun = true;
+            output.upload = Some(upload);
         }
-        begun
-    }
-
-    /// Of outputs that have got their names since the last call.
-    pub fn opened_facts(&mut self) -> Vec<Fact> {
-        let mut facts = vec![];
-        for (index, output) in self.outputs.iter_mut().enumerate() {
-            let Some(running) = output.running.as_ref().filter(|_| !output.told) else { continue };
-            facts.push(Fact::ImagesOpened { index, prefix: running.names.told.clone() });
-            output.told = true;
-        }
-        facts
-    }
-
-    /// Of outputs that have come further since the last call.
-    pub fn progress_facts(&mut self) -> Vec<Fact> {
-        let mut facts = vec![];
-        for (index, output) in self.outputs.iter_mut().enumerate() {
-            let Some(running) = &output.running else { continue };
-            let now = running.upload.status().totals;
-            if now != std::mem::replace(&mut output.reported, now) {
-                facts.push(Fact::ImagesProgress { index, count: now.count });
-            }
-        }
-        facts
-    }
-
-    /// After [`SessionImages::finish`]: what all outputs came to.
-    pub fn result_facts(&self) -> impl Iterator<Item = Fact> {
-        self.results().flat_map(|(index, _, result)| image_facts(index, result))
+        named
     }
 
     /// Something was recorded.
     pub fn any(&self) -> bool {
-        self.outputs.iter().any(|output| output.running.is_some())
+        self.outputs.iter().any(|output| output.upload.is_some())
     }
 
     /// Prefix of an output of the plan, once it is known.
     pub fn name_of(&self, output: u32) -> Option<String> {
         let known = self.outputs.iter().find(|known| known.job.output == output)?;
-        Some(known.running.as_ref()?.names.prefix.clone())
+        Some(known.names.as_ref()?.prefix.clone())
     }
 
     /// Adds how far the outputs are to a heartbeat.
     pub fn add_progress(&self, to: &mut FilesProgress) {
         for output in &self.outputs {
-            let Some(running) = &output.running else { continue };
-            let ImagesStatus { totals, spooled_bytes, error } = running.upload.status();
-            let location = output.job.place.locate()(&running.names.prefix);
+            let Some((names, upload)) = output.begun() else { continue };
+            let ImagesStatus { totals, spooled_bytes, error } = upload.status();
+            let location = output.job.place.locate()(&names.prefix);
             to.bytes.insert(location, totals.bytes + spooled_bytes);
             if output.job.place.is_remote() {
                 to.uploads.push(UploadProgress { stored: totals.bytes, error, ..UploadProgress::default() });
@@ -257,8 +241,8 @@ impl SessionImages {
     /// The media process is gone or has ended: all outputs are finished at once. Bounded by `max_outage_ms`.
     pub async fn finish(&mut self) {
         let results = join_all(self.outputs.iter().map(|output| async move {
-            match &output.running {
-                Some(running) => Some(running.upload.finish().await),
+            match &output.upload {
+                Some(upload) => Some(upload.finish().await),
                 None => None,
             }
         }));
@@ -266,7 +250,7 @@ impl SessionImages {
         for (output, result) in self.outputs.iter_mut().zip(results) {
             output.result = result;
         }
-        self.spooled_of(|output| output.running.is_none()).remove().await;
+        self.spooled_of(|output| output.upload.is_none()).remove().await;
     }
 
     /// After [`Self::finish`]: index among the image outputs, names, what it came to. Outputs of which nothing was recorded
@@ -275,7 +259,7 @@ impl SessionImages {
         self.outputs
             .iter()
             .enumerate()
-            .filter_map(|(index, output)| Some((index, &output.running.as_ref()?.names, output.result.as_ref()?)))
+            .filter_map(|(index, output)| Some((index, output.names.as_ref()?, output.result.as_ref()?)))
     }
 
     /// After [`Self::finish`]: outputs of which images are stored, for a manifest.
@@ -303,7 +287,7 @@ impl SessionImages {
 
     /// Facts and quality of the first output of which something was recorded, for a manifest.
     pub fn first(&self) -> Option<(&TrackFacts, Option<&Quality>)> {
-        let first = self.outputs.iter().find(|output| output.running.is_some())?;
+        let first = self.outputs.iter().find(|output| output.upload.is_some())?;
         Some((first.facts.as_ref()?, first.quality.as_ref()))
     }
 
@@ -317,9 +301,9 @@ impl SessionImages {
     /// # Errors
     /// The store's message; it was retried for up to 30 s.
     pub async fn put_manifest(&self, index: usize, egress_id: &str, content: String) -> Result<Option<String>, String> {
-        let Some(running) = self.outputs.get(index).and_then(|output| output.running.as_ref()) else { return Ok(None) };
-        let name = manifest::path(&running.names.prefix, egress_id);
-        running.upload.put_beside(name, content.into()).await.map(Some)
+        let Some((names, upload)) = self.outputs.get(index).and_then(ImageOutput::begun) else { return Ok(None) };
+        let name = manifest::path(&names.prefix, egress_id);
+        upload.put_beside(name, content.into()).await.map(Some)
     }
 
     /// What lies in the spool.
@@ -335,28 +319,28 @@ impl SessionImages {
 
     /// Nothing was recorded, or nothing of it is wanted: nothing stays in the spool.
     pub async fn abandon(&mut self) {
-        for running in self.outputs.iter().filter_map(|output| output.running.as_ref()) {
-            running.upload.abandon().await;
+        for upload in self.outputs.iter().filter_map(|output| output.upload.as_ref()) {
+            upload.abandon().await;
         }
         self.spooled().remove().await;
     }
 }
 
-/// What one output came to; `index` among the image outputs.
-pub fn image_facts(index: usize, result: &ImagesResult) -> Vec<Fact> {
-    let mut facts = vec![];
-    if result.gone {
-        return facts;
+impl ImageOutput {
+    /// Names it as it is called with its facts at the time `now`; asks no disk and no store. False: it has its names, or its
+    /// facts are not known yet.
+    fn take_names(&mut self, plan: &EgressPlan, now: impl FnOnce() -> NaiveDateTime) -> bool {
+        let (None, Some(facts)) = (&self.names, &self.facts) else { return false };
+        let asked = results::image_names(plan, &self.job.images, facts, now());
+        let number = self.object_names.take_all(|number| vec![asked.numbered(number).reserved()]);
+        self.names = Some(asked.numbered(number));
+        true
     }
-    if result.used_backup {
-        facts.push(Fact::BackupUsed);
+
+    /// Its names and upload, once it has an image.
+    fn begun(&self) -> Option<(&ImageNames, &ImagesUpload)> {
+        self.names.as_ref().zip(self.upload.as_ref())
     }
-    if result.totals.count > 0 {
-        facts.push(Fact::ImagesProgress { index, count: result.totals.count });
-        facts.push(Fact::ImagesStored { index, started_at: result.started_at, ended_at: result.ended_at });
-    }
-    facts.extend(result.notes.iter().cloned().map(Fact::Noted));
-    facts
 }
 
 #[cfg(test)]

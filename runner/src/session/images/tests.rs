@@ -3,6 +3,7 @@ use std::fs;
 use chrono::NaiveDate;
 use spillway_plan::ImageSuffix;
 use spillway_process::LocalRoot;
+use spillway_protocol::ledger::Fact;
 
 use super::*;
 use crate::upload::stores::DefaultStoreFactory;
@@ -47,6 +48,14 @@ fn asked() -> ImagesOutput {
     }
 }
 
+fn started(facts: Option<TrackFacts>) -> MediaEvent {
+    MediaEvent::Started { at: ORIGIN, facts }
+}
+
+fn of_ann() -> TrackFacts {
+    TrackFacts { publisher_identity: "ann".into(), ..TrackFacts::default() }
+}
+
 fn captured(folder: &Path, n: u32, facts: Option<TrackFacts>) -> MediaEvent {
     fs::write(folder.join(format!("spool/1-{n}.jpeg")), "image").unwrap();
     MediaEvent::Image { output: 1, n, at_ns: u64::from(n) * SECOND_NS, bytes: 5, facts }
@@ -56,11 +65,10 @@ fn captured(folder: &Path, n: u32, facts: Option<TrackFacts>) -> MediaEvent {
 async fn an_output_begins_when_its_time_and_its_names_are_known() {
     let folder = tempfile::tempdir().unwrap();
     let (mut images, plan) = (images(folder.path()).await, plan());
-    let facts = TrackFacts { publisher_identity: "ann".into(), ..TrackFacts::default() };
     let on = |images: &mut SessionImages, event: &MediaEvent| images.on_media_event(event, &plan, now);
-    assert!(!on(&mut images, &captured(folder.path(), 0, Some(facts))));
+    assert!(!on(&mut images, &captured(folder.path(), 0, Some(of_ann()))));
     assert_eq!((images.any(), images.opened_facts()), (false, vec![]));
-    assert!(on(&mut images, &MediaEvent::Started { at: ORIGIN }));
+    assert!(on(&mut images, &started(None)));
     assert_eq!(images.opened_facts(), [Fact::ImagesOpened { index: 0, prefix: "d/ann".into() }]);
     assert!(images.opened_facts().is_empty());
     assert!(!on(&mut images, &captured(folder.path(), 1, None)));
@@ -83,15 +91,46 @@ async fn an_output_begins_when_its_time_and_its_names_are_known() {
     assert!(!folder.path().join("spool").exists());
 }
 
+/// The first image may come a whole interval after the first media, which makes the egress ACTIVE.
+#[tokio::test]
+async fn names_are_known_with_the_first_media_and_nothing_is_uploaded_before_an_image() {
+    let folder = tempfile::tempdir().unwrap();
+    let (mut images, plan) = (several(folder.path(), 2).await, plan());
+    images.share_names(|_| ObjectNames::default());
+    assert!(images.on_media_event(&started(Some(of_ann())), &plan, now));
+    let opened = |index, prefix: &str| Fact::ImagesOpened { index, prefix: prefix.into() };
+    assert_eq!(images.opened_facts(), [opened(0, "d/ann"), opened(1, "d/ann-2")]);
+    assert_eq!((images.any(), images.progress_facts()), (false, vec![]));
+    // Names do not change any more.
+    let other = TrackFacts { publisher_identity: "bob".into(), ..TrackFacts::default() };
+    assert!(!images.on_media_event(&captured(folder.path(), 0, Some(other)), &plan, now));
+    assert!(images.any() && images.opened_facts().is_empty());
+    images.finish().await;
+    assert!(folder.path().join("out/d/ann_00000.jpeg").exists());
+    let named: Vec<(usize, &str)> = images.results().map(|(index, names, _)| (index, names.prefix.as_str())).collect();
+    assert_eq!(named, [(0, "d/ann")]);
+}
+
+#[tokio::test]
+async fn an_output_that_has_failed_before_the_first_media_gets_no_names() {
+    let folder = tempfile::tempdir().unwrap();
+    let (mut images, plan) = (images(folder.path()).await, plan());
+    let (code, message) = ("internal".to_owned(), "no folder".to_owned());
+    let failed = MediaEvent::OutputFailed { output: 1, file: None, full: false, code, message };
+    assert!(!images.on_media_event(&failed, &plan, now));
+    assert!(!images.on_media_event(&started(Some(of_ann())), &plan, now));
+    assert_eq!((images.opened_facts(), images.name_of(1)), (vec![], None));
+}
+
 #[tokio::test]
 async fn two_outputs_of_one_prefix_have_a_name_each() {
     let folder = tempfile::tempdir().unwrap();
     let (mut images, plan) = (several(folder.path(), 2).await, plan());
     images.share_names(|_| ObjectNames::default());
-    images.on_media_event(&MediaEvent::Started { at: ORIGIN }, &plan, now);
+    images.on_media_event(&started(None), &plan, now);
     for output in [1, 2] {
         fs::write(folder.path().join(format!("spool/{output}-0.jpeg")), "image").unwrap();
-        let facts = Some(TrackFacts { publisher_identity: "ann".into(), ..TrackFacts::default() });
+        let facts = Some(of_ann());
         images.on_media_event(&MediaEvent::Image { output, n: 0, at_ns: 0, bytes: 5, facts }, &plan, now);
     }
     let opened = |index, prefix: &str| Fact::ImagesOpened { index, prefix: prefix.into() };
@@ -105,7 +144,7 @@ async fn two_outputs_of_one_prefix_have_a_name_each() {
 async fn an_output_of_which_nothing_was_recorded_has_no_result() {
     let folder = tempfile::tempdir().unwrap();
     let (mut images, plan) = (images(folder.path()).await, plan());
-    images.on_media_event(&MediaEvent::Started { at: ORIGIN }, &plan, now);
+    images.on_media_event(&started(Some(of_ann())), &plan, now);
     images.finish().await;
     assert!(images.results().next().is_none() && !folder.path().join("out").exists());
     images.abandon().await;

@@ -20,7 +20,7 @@ fn alive(media_ns: u64) -> SessionEvent {
 }
 
 fn started() -> SessionEvent {
-    SessionEvent::Media(MediaEvent::Started { at: 5 })
+    SessionEvent::Media(MediaEvent::Started { at: 5, facts: None })
 }
 
 fn ended(why: MediaEndReason) -> SessionEvent {

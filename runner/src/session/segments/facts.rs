@@ -11,8 +11,8 @@ impl SessionSegments {
     pub fn opened_facts(&mut self) -> Vec<Fact> {
         let mut facts = vec![];
         for (index, output) in self.outputs.iter_mut().enumerate() {
-            let (Some(running), false) = (&output.running, output.told) else { continue };
-            facts.push(opened_fact(index, &running.names));
+            let (Some(names), false) = (&output.names, output.told) else { continue };
+            facts.push(opened_fact(index, names));
             output.told = true;
         }
         facts

@@ -60,22 +60,22 @@ struct SegmentedOutput {
     object_names: ObjectNames,
     /// Its names on this machine's disk, which are held until it is finished.
     claimed: Option<(SegmentNames, Vec<Claim>)>,
-    /// What came before both the time and the facts for names were known; they are passed on then.
+    /// What came before its names were known; it is passed on then.
     early: Vec<MediaEvent>,
-    /// For names, from the first segment on.
+    /// For names, from the first media of the recording or the first segment on.
     facts: Option<TrackFacts>,
-    running: Option<RunningOutput>,
+    /// From the first media of the recording on, also while there is no segment.
+    names: Option<SegmentNames>,
+    /// From the first segment on.
+    upload: Option<SegmentsUpload>,
+    /// It takes nothing more.
+    failed: bool,
     /// The EgressInfo has its names.
     told: bool,
     quality: Option<Quality>,
     /// As they were reported last.
     reported: SegmentTotals,
     result: Option<SegmentsResult>,
-}
-
-struct RunningOutput {
-    names: SegmentNames,
-    upload: SegmentsUpload,
 }
 
 /// What the outputs of a recording have in the spool.
@@ -110,7 +110,9 @@ impl SessionSegments {
             claimed: None,
             early: vec![],
             facts: None,
-            running: None,
+            names: None,
+            upload: None,
+            failed: false,
             told: false,
             quality: None,
             reported: SegmentTotals::default(),
@@ -139,9 +141,19 @@ impl SessionSegments {
         now: impl FnOnce() -> NaiveDateTime,
     ) -> bool {
         let output = match media_event {
-            MediaEvent::Started { at } => {
+            MediaEvent::Started { at, facts } => {
                 self.started_at = self.started_at.or(Some(*at));
+                // An output that has failed without a segment gets no names.
+                for output in self.outputs.iter_mut().filter(|output| !output.failed) {
+                    output.facts = output.facts.take().or_else(|| facts.clone());
+                }
                 return self.begin_known(plan, now);
+            }
+            MediaEvent::OutputFailed { output, .. } => {
+                if let Some(known) = self.outputs.iter_mut().find(|known| known.job.output == *output) {
+                    known.failed = true;
+                }
+                return false;
             }
             MediaEvent::SegmentOpen { output, .. }
             | MediaEvent::SegmentWrote { output, .. }
@@ -155,8 +167,8 @@ impl SessionSegments {
             _ => return false,
         };
         let Some(known) = self.outputs.iter_mut().find(|known| known.job.output == output) else { return false };
-        if let Some(running) = &known.running {
-            running.pass_on(media_event);
+        if let Some(upload) = &known.upload {
+            pass_on(upload, media_event);
             return false;
         }
         if let MediaEvent::SegmentOpen { facts, .. } = media_event {
@@ -166,15 +178,16 @@ impl SessionSegments {
         self.begin_known(plan, now)
     }
 
-    /// Starts the uploads of outputs of which everything is known now.
+    /// Names outputs of which everything is known now, and starts the uploads of those that have a segment. True: an output
+    /// has got its names.
     fn begin_known(&mut self, plan: &EgressPlan, now: impl FnOnce() -> NaiveDateTime) -> bool {
         let Some(started_at) = self.started_at else { return false };
         // One time for all of them.
         let now = LazyCell::new(now);
-        let mut begun = false;
+        let mut named = false;
         for output in &mut self.outputs {
-            let (None, Some(facts)) = (&output.running, &output.facts) else { continue };
-            let names = output.names(plan, facts, || *now);
+            named |= output.take_names(plan, || *now);
+            let (Some(names), None, false) = (&output.names, &output.upload, output.early.is_empty()) else { continue };
             let machine = SegmentsMachine::new(SegmentsPlan {
                 output: output.job.output,
                 names: names.clone(),
@@ -189,22 +202,20 @@ impl SessionSegments {
                 checkpoint_writer: self.checkpoint_writer.clone(),
                 spool_cap: output.job.spool_cap,
             });
-            let running = RunningOutput { names, upload };
-            output.early.drain(..).for_each(|early| running.pass_on(&early));
-            output.running = Some(running);
-            begun = true;
+            output.early.drain(..).for_each(|early| pass_on(&upload, &early));
+            output.upload = Some(upload);
         }
-        begun
+        named
     }
 
     /// Something was recorded.
     pub fn any(&self) -> bool {
-        self.outputs.iter().any(|output| output.running.is_some())
+        self.outputs.iter().any(|output| output.upload.is_some())
     }
 
     /// Name of the playlist of an output of the plan, once it is known.
     pub fn name_of(&self, output: u32) -> Option<String> {
-        let names = &self.outputs.iter().find(|known| known.job.output == output)?.running.as_ref()?.names;
+        let names = self.outputs.iter().find(|known| known.job.output == output)?.names.as_ref()?;
         Some(names.playlist_path())
     }
 
@@ -224,9 +235,9 @@ impl SessionSegments {
     pub fn changed_totals(&mut self) -> Vec<(usize, SegmentTotals)> {
         let mut changed = vec![];
         for (index, output) in self.outputs.iter_mut().enumerate() {
-            let now = match (&output.result, &output.running) {
+            let now = match (&output.result, &output.upload) {
                 (Some(result), _) => result.totals,
-                (None, Some(running)) => running.upload.status().totals,
+                (None, Some(upload)) => upload.status().totals,
                 (None, None) => continue,
             };
             if now != std::mem::replace(&mut output.reported, now) {
@@ -239,8 +250,8 @@ impl SessionSegments {
     /// The media process is gone or has ended: all outputs are finished at once. Bounded by `max_outage_ms`.
     pub async fn finish(&mut self) {
         let results = join_all(self.outputs.iter().map(|output| async move {
-            match &output.running {
-                Some(running) => Some(running.upload.finish().await),
+            match &output.upload {
+                Some(upload) => Some(upload.finish().await),
                 None => None,
             }
         }));
@@ -248,7 +259,7 @@ impl SessionSegments {
         for (output, result) in self.outputs.iter_mut().zip(results) {
             output.result = result;
         }
-        self.spooled_of(|output| output.running.is_none()).remove().await;
+        self.spooled_of(|output| output.upload.is_none()).remove().await;
     }
 
     /// After [`Self::finish`]: outputs whose playlists are stored, for a manifest.
@@ -274,7 +285,7 @@ impl SessionSegments {
 
     /// Facts and quality of the first output in which something was recorded, for a manifest.
     pub fn first(&self) -> Option<(&TrackFacts, Option<&Quality>)> {
-        let first = self.outputs.iter().find(|output| output.running.is_some())?;
+        let first = self.outputs.iter().find(|output| output.upload.is_some())?;
         Some((first.facts.as_ref()?, first.quality.as_ref()))
     }
 
@@ -304,15 +315,16 @@ impl SessionSegments {
     /// # Errors
     /// The store's message; it was retried for up to 30 s.
     pub async fn put_manifest(&self, index: usize, egress_id: &str, content: String) -> Result<Option<String>, String> {
-        let Some(running) = self.outputs.get(index).and_then(|output| output.running.as_ref()) else { return Ok(None) };
-        let name = manifest::path(&running.names.playlist_path(), egress_id);
-        running.upload.put_beside(name, content.into()).await.map(Some)
+        let begun = self.outputs.get(index).and_then(SegmentedOutput::begun);
+        let Some((names, upload)) = begun else { return Ok(None) };
+        let name = manifest::path(&names.playlist_path(), egress_id);
+        upload.put_beside(name, content.into()).await.map(Some)
     }
 
     /// Nothing was recorded, or nothing of it is wanted: nothing stays in the spool.
     pub async fn abandon(&mut self) {
-        for running in self.outputs.iter().filter_map(|output| output.running.as_ref()) {
-            running.upload.abandon().await;
+        for upload in self.outputs.iter().filter_map(|output| output.upload.as_ref()) {
+            upload.abandon().await;
         }
         self.spooled().remove().await;
     }
@@ -323,29 +335,31 @@ impl SessionSegments {
         self.outputs
             .iter()
             .enumerate()
-            .filter_map(|(index, output)| Some((index, &output.running.as_ref()?.names, output.result.as_ref()?)))
+            .filter_map(|(index, output)| Some((index, output.names.as_ref()?, output.result.as_ref()?)))
     }
 }
 
 impl SegmentedOutput {
+    /// Its names and upload, once it has a segment.
+    fn begun(&self) -> Option<(&SegmentNames, &SegmentsUpload)> {
+        self.names.as_ref().zip(self.upload.as_ref())
+    }
+
     fn progress(&self) -> Option<(String, SegmentsStatus)> {
-        let running = self.running.as_ref()?;
-        let playlist = running.names.playlist_path();
-        Some((self.job.place.locate()(&playlist), running.upload.status()))
+        let (names, upload) = self.begun()?;
+        Some((self.job.place.locate()(&names.playlist_path()), upload.status()))
     }
 }
 
-impl RunningOutput {
-    fn pass_on(&self, media_event: &MediaEvent) {
-        match media_event {
-            MediaEvent::SegmentOpen { n, at_ns, .. } => self.upload.opened(*n, *at_ns),
-            MediaEvent::SegmentWrote { n, bytes, .. } => self.upload.wrote(*n, *bytes),
-            MediaEvent::Segment { n, gap: true, .. } => self.upload.lost(*n),
-            MediaEvent::Segment { n, at_ns, length_ns, bytes, .. } => {
-                self.upload.closed(SpooledSegment { n: *n, at_ns: *at_ns, length_ns: *length_ns, bytes: *bytes });
-            }
-            _ => {}
+fn pass_on(upload: &SegmentsUpload, media_event: &MediaEvent) {
+    match media_event {
+        MediaEvent::SegmentOpen { n, at_ns, .. } => upload.opened(*n, *at_ns),
+        MediaEvent::SegmentWrote { n, bytes, .. } => upload.wrote(*n, *bytes),
+        MediaEvent::Segment { n, gap: true, .. } => upload.lost(*n),
+        MediaEvent::Segment { n, at_ns, length_ns, bytes, .. } => {
+            upload.closed(SpooledSegment { n: *n, at_ns: *at_ns, length_ns: *length_ns, bytes: *bytes });
         }
+        _ => {}
     }
 }
 

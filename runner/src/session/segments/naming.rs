@@ -4,9 +4,7 @@
 use std::time::Duration;
 
 use chrono::NaiveDateTime;
-use spillway_ipc::TrackFacts;
 use spillway_plan::EgressPlan;
-use spillway_plan::segment_name::SegmentNames;
 
 use super::{SegmentedOutput, SessionSegments};
 use crate::results::{self, OutputError, claim};
@@ -41,18 +39,19 @@ impl SessionSegments {
 }
 
 impl SegmentedOutput {
-    /// As they were claimed, or as they are with these facts at the time `now`.
-    pub(super) fn names(
-        &self,
-        plan: &EgressPlan,
-        facts: &TrackFacts,
-        now: impl FnOnce() -> NaiveDateTime,
-    ) -> SegmentNames {
-        if let Some((names, _)) = &self.claimed {
-            return names.clone();
-        }
-        let asked = results::segment_names(plan, &self.job.naming, facts, now());
-        let number = self.object_names.take_all(|number| asked.numbered(number).reserved());
-        asked.numbered(number)
+    /// Names it as it was claimed, or as it is called with its facts at the time `now`; asks no disk and no store. False: it
+    /// has its names, or its facts are not known yet.
+    pub(super) fn take_names(&mut self, plan: &EgressPlan, now: impl FnOnce() -> NaiveDateTime) -> bool {
+        let (None, Some(facts)) = (&self.names, &self.facts) else { return false };
+        let names = match &self.claimed {
+            Some((names, _)) => names.clone(),
+            None => {
+                let asked = results::segment_names(plan, &self.job.naming, facts, now());
+                let number = self.object_names.take_all(|number| asked.numbered(number).reserved());
+                asked.numbered(number)
+            }
+        };
+        self.names = Some(names);
+        true
     }
 }

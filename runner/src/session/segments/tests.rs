@@ -41,6 +41,14 @@ fn open(n: u32, facts: Option<TrackFacts>) -> MediaEvent {
     MediaEvent::SegmentOpen { output: 1, n, at_ns: u64::from(n) * 4 * SECOND_NS, facts }
 }
 
+fn started(facts: Option<TrackFacts>) -> MediaEvent {
+    MediaEvent::Started { at: ORIGIN, facts }
+}
+
+fn of_ann() -> TrackFacts {
+    TrackFacts { publisher_identity: "ann".into(), ..TrackFacts::default() }
+}
+
 fn closed(n: u32, gap: bool) -> MediaEvent {
     let at_ns = u64::from(n) * 4 * SECOND_NS;
     MediaEvent::Segment { output: 1, n, at_ns, length_ns: 4 * SECOND_NS, bytes: 7, gap }
@@ -50,13 +58,12 @@ fn closed(n: u32, gap: bool) -> MediaEvent {
 async fn an_output_begins_when_its_time_and_its_names_are_known() {
     let folder = tempfile::tempdir().unwrap();
     let (mut segments, plan) = (segments(folder.path()).await, plan());
-    let facts = TrackFacts { publisher_identity: "ann".into(), ..TrackFacts::default() };
     let on = |segments: &mut SessionSegments, event: &MediaEvent| segments.on_media_event(event, &plan, now);
-    assert!(!on(&mut segments, &open(0, Some(facts))));
+    assert!(!on(&mut segments, &open(0, Some(of_ann()))));
     assert_eq!((segments.opened_facts(), segments.changed_totals()), (vec![], vec![]));
     fs::write(folder.path().join("spool/1-0.ts"), "segment").unwrap();
     assert!(!on(&mut segments, &closed(0, false)));
-    assert!(on(&mut segments, &MediaEvent::Started { at: ORIGIN }));
+    assert!(on(&mut segments, &started(None)));
     let (playlist, live_playlist) = ("d/ann.m3u8".to_owned(), Some("d/live.m3u8".to_owned()));
     assert_eq!(segments.opened_facts(), [Fact::SegmentsOpened { index: 0, playlist, live_playlist }]);
     // The disk took no more of the second, and the third is whole.
@@ -84,6 +91,39 @@ async fn an_output_begins_when_its_time_and_its_names_are_known() {
     assert_eq!(fs::read(out.join("EG_1.json")).unwrap(), b"{}");
 }
 
+/// A first sound makes the egress ACTIVE, and the key frame of the first segment comes later.
+#[tokio::test]
+async fn names_are_known_with_the_first_media_and_nothing_is_uploaded_before_a_segment() {
+    let folder = tempfile::tempdir().unwrap();
+    let (mut segments, plan) = (segments(folder.path()).await, plan());
+    let on = |segments: &mut SessionSegments, event: &MediaEvent| segments.on_media_event(event, &plan, now);
+    assert!(on(&mut segments, &started(Some(of_ann()))));
+    let (playlist, live_playlist) = ("d/ann.m3u8".to_owned(), Some("d/live.m3u8".to_owned()));
+    assert_eq!(segments.opened_facts(), [Fact::SegmentsOpened { index: 0, playlist, live_playlist }]);
+    assert_eq!((segments.any(), segments.changed_totals()), (false, vec![]));
+    // Names do not change any more.
+    let other = TrackFacts { publisher_identity: "bob".into(), ..TrackFacts::default() };
+    assert!(!on(&mut segments, &open(0, Some(other))));
+    assert!(segments.any() && segments.opened_facts().is_empty());
+    fs::write(folder.path().join("spool/1-0.ts"), "segment").unwrap();
+    assert!(!on(&mut segments, &closed(0, false)));
+    segments.finish().await;
+    let (_, names, result) = segments.results().next().unwrap();
+    assert_eq!((names.playlist.as_str(), result.totals.count), ("ann.m3u8", 1));
+    assert!(folder.path().join("out/d/ann_00000.ts").exists());
+}
+
+#[tokio::test]
+async fn an_output_that_has_failed_before_the_first_media_gets_no_names() {
+    let folder = tempfile::tempdir().unwrap();
+    let (mut segments, plan) = (segments(folder.path()).await, plan());
+    let (code, message) = ("internal".to_owned(), "no folder".to_owned());
+    let failed = MediaEvent::OutputFailed { output: 1, file: None, full: false, code, message };
+    assert!(!segments.on_media_event(&failed, &plan, now));
+    assert!(!segments.on_media_event(&started(Some(of_ann())), &plan, now));
+    assert_eq!((segments.opened_facts(), segments.name_of(1)), (vec![], None));
+}
+
 #[tokio::test]
 async fn a_playlist_that_is_there_is_not_replaced() {
     let folder = tempfile::tempdir().unwrap();
@@ -93,7 +133,7 @@ async fn a_playlist_that_is_there_is_not_replaced() {
     fs::write(out.join("x.m3u8"), "older").unwrap();
     let bound = Duration::from_secs(5);
     segments.claim_names(&plan, now(), bound, |_| ObjectNames::default()).await.unwrap();
-    segments.on_media_event(&MediaEvent::Started { at: ORIGIN }, &plan, now);
+    segments.on_media_event(&started(None), &plan, now);
     fs::write(folder.path().join("spool/1-0.ts"), "segment").unwrap();
     assert!(segments.on_media_event(&open(0, None), &plan, now));
     let (playlist, live_playlist) = ("d/x-2.m3u8".to_owned(), Some("d/live-2.m3u8".to_owned()));
@@ -111,7 +151,7 @@ async fn a_playlist_that_is_there_is_not_replaced() {
 async fn an_output_in_which_nothing_was_recorded_has_no_result() {
     let folder = tempfile::tempdir().unwrap();
     let (mut segments, plan) = (segments(folder.path()).await, plan());
-    segments.on_media_event(&MediaEvent::Started { at: ORIGIN }, &plan, now);
+    segments.on_media_event(&started(Some(of_ann())), &plan, now);
     segments.finish().await;
     assert!(segments.results().next().is_none() && !folder.path().join("out").exists());
     segments.abandon().await;

@@ -1,6 +1,6 @@
 //! HLS beside a file or alone: a playlist names what is stored, and has an end however the recording ends.
 use serde_json::{Value, json};
-use spillway_plan::Destinations;
+use spillway_plan::{Destinations, ImageSuffix};
 use spillway_protocol::livekit::EgressStatus::{EgressActive, EgressComplete, EgressFailed};
 use spillway_protocol::livekit::{EgressInfo, SegmentsInfo};
 use spillway_protocol::rpc::service;
@@ -87,6 +87,30 @@ async fn a_playlist_grows_with_the_store_and_ends_with_the_recording() {
         json!({ "filename": "hls/part_00000.ts", "location": "ram://hls/part_00000.ts" })
     );
     assert_eq!(buckets.open_uploads(), 0);
+    nothing_is_spooled(&harness);
+}
+
+/// Their own first segment and image come 300 ms after the first media.
+#[tokio::test(flavor = "multi_thread")]
+async fn every_output_has_its_names_when_it_is_active() {
+    let (mut harness, buckets) = beside_a_file().await;
+    harness.images = vec![(Some(Destinations { primary: bucket("primary"), backup: None }), ImageSuffix::Index)];
+    let run = harness.run("record-mp4-late").await;
+    harness.heard(EgressActive).await;
+    until("segments are listed", || !listed(&text(&buckets, LIVE)).is_empty()).await;
+    harness.call(service::STOP_EGRESS).await.unwrap();
+    assert_eq!(done(run).await, ServeOutcome::Served(Delivered::Acknowledged));
+    let updates = harness.heard.all();
+    let active = updates.iter().find(|info| info.status() == EgressActive).unwrap();
+    let (segments, images) = (&active.segment_results[0], &active.image_results[0]);
+    assert_eq!(active.file_results[0].filename, "a.mp4");
+    assert_eq!((segments.playlist_name.as_str(), segments.live_playlist_name.as_str()), (PLAYLIST, LIVE));
+    assert_eq!(images.filename_prefix, "pics/ann");
+    assert_eq!((segments.segment_count, images.image_count), (0, 0), "not before the first segment and image");
+    let last = harness.last();
+    assert_eq!((last.status(), last.error.as_str()), (EgressComplete, ""));
+    finished(&buckets, &last);
+    assert!(last.image_results[0].image_count > 0, "{last:?}");
     nothing_is_spooled(&harness);
 }
 

@@ -158,6 +158,7 @@ impl RecorderController {
         let canvas = canvas(&opening.mode, &self.start.plan, self.survey.published_size());
         let (number, tell) = (self.recorder_count, self.tell.clone());
         self.recorder_count += 1;
+        self.facts = opening.facts.clone();
         self.whole_outputs = 0;
         let tell = move |event| {
             // Refused only when the controller is gone.

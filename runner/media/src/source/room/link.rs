@@ -142,8 +142,9 @@ async fn try_back(client: &SignalClient, params: &JoinParams, mut full: bool) ->
                 Err(error) => {
                     let asked_to_leave = matches!(error, SignalError::LeaveRequest { .. });
                     full = asked_to_leave || attempt + 1 >= RESUMES;
-                    info!(error = %chain(&error), attempt, "resume failed");
+                    // Before it is logged: the server may have repeated the token.
                     last = judge(error, &params.token);
+                    info!(error = %chain(&last), attempt, "resume failed");
                 }
             }
             continue;
