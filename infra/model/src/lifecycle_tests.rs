@@ -313,7 +313,8 @@ proptest! {
         let mut recorded_by = None;
         for event in events {
             let Some(changed) = apply(&record, &event).unwrap() else { continue };
-            prop_assert!(!record.state.is_over() || matches!(event, LaunchEvent::Adopted { .. }));
+            let is_adopted = matches!(event, LaunchEvent::Adopted { .. });
+            prop_assert!(!record.state.is_over() || is_adopted);
             prop_assert!((record.attempt..=record.attempt + 1).contains(&changed.attempt));
             prop_assert!(record.lost.is_empty() || record.lost == changed.lost);
             // A state says whether it is of a salvage run, and no other field contradicts it.

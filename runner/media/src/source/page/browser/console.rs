@@ -192,7 +192,8 @@ mod tests {
         #[test]
         fn a_value_never_comes_out(value in "[a-zA-Z0-9]{8,40}", before in "[ -~]{0,20}") {
             let url = format!("https://x/?token={value}");
-            prop_assert!(!lines(&url).redacted(&format!("{before}{value}{before}")).contains(&value));
+            let shown = lines(&url).redacted(&format!("{before}{value}{before}"));
+            prop_assert!(!shown.contains(&value));
         }
     }
 }
