@@ -140,7 +140,7 @@ fn unit_sink(
             let duration_ns = duration_ns(&buffer, opus);
             let data = buffer.into_mapped_buffer_readable().map_err(|_| gst::FlowError::Error)?;
             let (at_ns, data) = (at.nseconds(), Bytes::from_owner(data));
-            key_frames.reached(at_ns);
+            key_frames.reached(at_ns, key);
             fanout
                 .push(EncodedUnit { stream, kind, key, at_ns, offset_ns: 0, duration_ns, data })
                 .map(|()| gst::FlowSuccess::Ok)
