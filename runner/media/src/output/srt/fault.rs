@@ -6,6 +6,7 @@ use std::time::Duration;
 use spillway_plan::SrtUrl;
 
 use crate::output::attempts::StreamFault;
+use crate::output::retry::FirstFault;
 use crate::output::stream_dial::DialError;
 
 /// What `srtsink` puts before libsrt's own message.
@@ -52,8 +53,11 @@ pub enum SrtFault {
 }
 
 impl StreamFault for SrtFault {
-    fn is_final_at_first(&self) -> bool {
-        matches!(self, Self::Open { .. } | Self::Format | Self::Silent | Self::Refused { .. })
+    fn at_first(&self) -> FirstFault {
+        match self {
+            Self::Open { .. } | Self::Format | Self::Silent | Self::Refused { .. } => FirstFault::Final,
+            Self::Dial(_) | Self::Lost { .. } | Self::Wedged { .. } => FirstFault::Passing,
+        }
     }
 }
 

@@ -7,6 +7,7 @@ use spillway_plan::WebsocketUrl;
 use tokio_tungstenite::tungstenite::protocol::CloseFrame;
 
 use crate::output::attempts::StreamFault;
+use crate::output::retry::FirstFault;
 use crate::output::stream_dial::DialError;
 
 /// RFC 6455, 7.4.1.
@@ -87,8 +88,12 @@ impl WebsocketFault {
 }
 
 impl StreamFault for WebsocketFault {
-    fn is_final_at_first(&self) -> bool {
-        matches!(self, Self::Url | Self::Silent { .. } | Self::Refused { status: 400..=499, .. }) || self.is_final()
+    fn at_first(&self) -> FirstFault {
+        match self {
+            Self::Url | Self::Silent { .. } | Self::Refused { status: 400..=499, .. } => FirstFault::Final,
+            _ if self.is_final() => FirstFault::Final,
+            _ => FirstFault::Passing,
+        }
     }
 
     /// The server has said that it wants no more. One that restarts or is in trouble has not.
@@ -132,7 +137,7 @@ mod tests {
             assert_eq!(fault.to_string(), format!("the server closed the connection ({code}: no {{...}} here)"));
         }
         let without = WebsocketFault::closed(&url(), None);
-        assert!(!without.is_final() && !without.is_final_at_first());
+        assert_eq!((without.is_final(), without.at_first()), (false, FirstFault::Passing));
         assert_eq!(without.to_string(), "the server closed the connection");
         let frame = CloseFrame { code: CloseCode::Normal, reason: "".into() };
         assert_eq!(WebsocketFault::closed(&url(), Some(&frame)).to_string(), "the server closed the connection (1000)");
@@ -141,8 +146,9 @@ mod tests {
     #[test]
     fn a_refusal_is_final_before_the_first_connection() {
         let refused = |status, reason| WebsocketFault::Refused { status, reason };
-        assert!(refused(401, "Unauthorized").is_final_at_first() && !refused(401, "Unauthorized").is_final());
-        assert!(!refused(503, "Service Unavailable").is_final_at_first());
+        assert_eq!(refused(401, "Unauthorized").at_first(), FirstFault::Final);
+        assert!(!refused(401, "Unauthorized").is_final());
+        assert_eq!(refused(503, "Service Unavailable").at_first(), FirstFault::Passing);
         assert_eq!(refused(401, "Unauthorized").to_string(), "the server answered 401 Unauthorized");
     }
 }
