@@ -10,6 +10,7 @@
 
 pub mod assets;
 pub mod clip;
+pub mod framecrc;
 pub mod process;
 pub mod guard;
 pub mod servers;

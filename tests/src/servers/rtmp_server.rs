@@ -19,6 +19,7 @@ use tokio_rustls::TlsAcceptor;
 use super::on_path;
 use super::ports::free_port;
 use crate::assets;
+use crate::framecrc::{ListedPicture, PictureContent, SLICES_ONLY, time_base};
 use crate::process::{Process, eventually};
 
 const START_TIMEOUT: Duration = Duration::from_secs(20);
@@ -125,13 +126,20 @@ impl RtmpServer {
     /// Watches a stream of [`LIVE`] for so long as a player does that keeps nothing back, and notes when each picture came.
     /// A server that has no such stream yet is waited for, up to 15 s.
     pub async fn view(&self, key: &str, seconds: u32) -> Result<LiveView> {
+        self.view_with(key, seconds, || ()).await
+    }
+
+    /// As [`view`](Self::view); calls `on_picture` whenever one has come.
+    pub async fn view_with(&self, key: &str, seconds: u32, mut on_picture: impl FnMut()) -> Result<LiveView> {
         let file = self.folder.path().join(format!("viewed-{}.mkv", free_port()?));
         let log = File::create(file.with_extension("log")).context("make the player's log")?;
         let mut player = Command::new(ffmpeg()?)
             .args(["-v", "error", "-nostdin", "-y", "-copyts", "-rw_timeout", "15000000", "-t", &seconds.to_string()])
             .args(["-i", &self.url(LIVE, key)])
             // A line for each picture, when it is there.
-            .args(["-map", "0:v", "-c", "copy", "-flush_packets", "1", "-f", "framecrc", "pipe:1"])
+            .args(["-map", "0:v", "-c", "copy"])
+            .args(SLICES_ONLY)
+            .args(["-flush_packets", "1", "-f", "framecrc", "pipe:1"])
             .args(["-map", "0:v", "-map", "0:a?", "-c", "copy"])
             .arg(&file)
             .stdin(Stdio::null())
@@ -146,10 +154,11 @@ impl RtmpServer {
         let read = async {
             while let Some(line) = lines.next_line().await.context("read from ffmpeg")? {
                 let at = Instant::now();
-                if let Some(time_base) = line.strip_prefix("#tb 0: ") {
+                if let Some(time_base) = time_base(&line) {
                     ensure!(time_base == "1/1000", "times in {time_base}");
                 } else if !line.starts_with('#') {
                     pictures.push(ViewedPicture::read(&line, at)?);
+                    on_picture();
                 }
             }
             player.wait().await.context("wait for ffmpeg")
@@ -207,16 +216,16 @@ pub struct ViewedPicture {
     pub at: Instant,
     /// Its time in the stream.
     pub time_ms: i64,
+    /// What is in it.
+    pub content: PictureContent,
     /// It can be decoded alone.
     pub key: bool,
 }
 
 impl ViewedPicture {
-    /// From a line of ffmpeg's `framecrc`: stream, DTS, PTS, length, size, checksum, flags where it is no key frame.
     fn read(line: &str, at: Instant) -> Result<Self> {
-        let mut fields = line.split(',').map(str::trim);
-        let time_ms = fields.nth(2).and_then(|pts| pts.parse().ok()).with_context(|| format!("no time in {line}"))?;
-        Ok(Self { at, time_ms, key: !fields.any(|field| field.starts_with("F=")) })
+        let ListedPicture { time, content, key } = ListedPicture::read(line)?;
+        Ok(Self { at, time_ms: time, content, key })
     }
 }
 

@@ -7,14 +7,13 @@ use spillway_plan::stream_url;
 use tokio::time::{Instant, timeout};
 use tracing::debug;
 
-use super::retry::{RetryBudget, RetryDecision};
+use super::retry::{FirstFault, RetryBudget, RetryDecision};
 use super::stream::{StreamContext, StreamEvent};
 
 /// What ended an attempt or a connection. Its text goes to the user and has no key.
 pub trait StreamFault: Display + Send {
-    /// Whether it ends a stream that has not lived: another try would not help, or take longer than a user waits for the
-    /// reason.
-    fn is_final_at_first(&self) -> bool;
+    /// What it is to a stream that has not lived.
+    fn at_first(&self) -> FirstFault;
 
     /// psrpc code, as text, of a stream that ends with it.
     fn code(&self) -> &'static str {
@@ -48,18 +47,24 @@ pub trait StreamDriver: Send {
 ///
 /// # Errors
 ///
-/// The fault that was final: what could be tried again was, three times before the first connection that lived, for 30 s after
-/// that. A ring that ends while a stream that a server has taken is being tried again is no fault; of another one it is the last.
+/// The fault that was final: what could be tried again was, as [`RetryBudget`] has it, three times before the first connection
+/// that lived, for 30 s after that. A ring that ends while a stream that a server has taken is being tried again is no fault; of
+/// another one it is the last.
 pub async fn publish<D: StreamDriver>(context: &StreamContext, driver: &mut D) -> Result<(), D::Fault> {
     let mut budget = RetryBudget::default();
     let mut last = None;
     context.reporter.report(StreamEvent::Connecting);
     loop {
         let Err(fault) = driver.attempt(&mut budget).await else { break };
-        let wait = match budget.failed(Instant::now().into_std(), fault.is_final_at_first()) {
+        let was_published = budget.is_published();
+        let wait = match budget.failed(Instant::now().into_std(), fault.at_first()) {
             RetryDecision::After(wait) if !fault.is_final() => wait,
             RetryDecision::After(_) | RetryDecision::GiveUp => return Err(fault),
         };
+        if was_published && context.ring.has_pictures() {
+            // Encoded while the next connection is made, it is in the ring when that begins.
+            (context.key_frame)();
+        }
         debug!(stream = ?context.reporter, url = %stream_url(context.url.reveal()), %fault, ?wait, "tried again");
         context.reporter.report(StreamEvent::Retrying { message: fault.to_string(), retries: budget.failures() });
         last = Some(fault);
@@ -89,8 +94,8 @@ mod tests {
     struct Fault(u32);
 
     impl StreamFault for Fault {
-        fn is_final_at_first(&self) -> bool {
-            self.0 == 400
+        fn at_first(&self) -> FirstFault {
+            if self.0 == 400 { FirstFault::Final } else { FirstFault::Passing }
         }
 
         fn is_final(&self) -> bool {
@@ -155,5 +160,23 @@ mod tests {
         assert_eq!(published(&[(0, 400, false), (0, 1, false)], late).await, (Err(Fault(400)), 1));
         assert_eq!(published(&[(3, 400, true), (3, 1000, true), (0, 1, false)], late).await, (Err(Fault(1000)), 2));
         assert_eq!(published(&[(0, 1, false); 5], late).await, (Err(Fault(1)), 3));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_key_frame_is_asked_for_as_soon_as_an_accepted_connection_breaks() {
+        let ms = Duration::from_millis;
+        let (context, stream) = TestStream::new("rtmp://h/app/canary", vec![], RingBounds::Pictures);
+        let attempts = [(0, 1, false), (3, 1, true)].into();
+        let mut driver = Scripted { context: &context, attempts, has_begun: false };
+        let asked = async {
+            // The first attempt fails at once, the second lives from 1 s to 4 s, the third comes 50 ms later.
+            sleep(ms(3990)).await;
+            assert_eq!(stream.asked_key_frames(), 0, "an attempt that was not accepted is no loss");
+            sleep(ms(20)).await;
+            assert_eq!(stream.asked_key_frames(), 1);
+            stream.ring.end();
+        };
+        let (outcome, ()) = tokio::join!(publish(&context, &mut driver), asked);
+        assert_eq!(outcome, Ok(()));
     }
 }

@@ -71,6 +71,11 @@ impl UnitRing {
         self.state().buffer.stats()
     }
 
+    /// Pictures come, and a connection begins at a key frame.
+    pub fn has_pictures(&self) -> bool {
+        self.state().buffer.has_video()
+    }
+
     /// A new connection begins: what is before its first picture is dropped. True: no key frame is recent enough, one is
     /// wanted.
     pub fn begin(&self) -> bool {

@@ -176,7 +176,8 @@ impl UnitBuffer {
         }
     }
 
-    fn has_video(&self) -> bool {
+    /// Pictures come, and a connection begins at a key frame.
+    pub fn has_video(&self) -> bool {
         self.bounds == RingBounds::Pictures
     }
 

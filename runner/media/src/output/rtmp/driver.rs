@@ -27,6 +27,9 @@ pub const DRAIN_TIMEOUT: Duration = Duration::from_secs(2);
 const END_TIMEOUT: Duration = Duration::from_secs(1);
 /// For a server's reason after it stopped reading.
 const REASON_TIMEOUT: Duration = Duration::from_millis(100);
+/// A server that closes an accepted connection within so long has not taken the stream. nginx-rtmp, which denies publishing
+/// so, does it 0.2 ms after it has accepted.
+const DROP_LIMIT: Duration = Duration::from_secs(1);
 const PING_EVERY: Duration = Duration::from_secs(1);
 const READ_BYTES: usize = 16 << 10;
 const SEND_BUFFER_BYTES: usize = 256 << 10;
@@ -67,6 +70,8 @@ impl<D: StreamDial> StreamDriver for RtmpDriver<'_, D> {
             context,
             budget,
             clock: &mut self.clock,
+            published_at: None,
+            has_headers: false,
             is_flushed: true,
         };
         connection.run(io).await
@@ -85,6 +90,10 @@ struct StreamConnection<'a> {
     context: &'a StreamContext,
     budget: &'a mut RetryBudget,
     clock: &'a mut StreamTime,
+    /// When the server accepted the stream.
+    published_at: Option<Instant>,
+    /// They were sent.
+    has_headers: bool,
     /// Nothing waits in TLS.
     is_flushed: bool,
 }
@@ -148,13 +157,13 @@ impl StreamConnection<'_> {
             match event {
                 RtmpEvent::Published => {
                     info!(stream = ?self.context.reporter, failures = self.budget.failures(), "published");
-                    let now = Instant::now().into_std();
-                    self.budget.published(now);
-                    self.health = HealthWatch::new(ACK_WINDOW.into(), now);
+                    let now = Instant::now();
+                    self.published_at = Some(now);
+                    self.budget.published(now.into_std());
+                    self.health = HealthWatch::new(ACK_WINDOW.into(), now.into_std());
                     if self.context.ring.begin() {
                         (self.context.key_frame)();
                     }
-                    self.muxer.headers().iter().for_each(|tag| self.client.send(tag));
                     self.context.reporter.report(StreamEvent::Active);
                 }
                 RtmpEvent::Acknowledged { bytes } => self.health.acked(bytes),
@@ -166,6 +175,10 @@ impl StreamConnection<'_> {
 
     fn on_unit(&mut self, unit: &EncodedUnit) {
         let at_ms = self.clock.at(unit.at_ns).ns() / 1_000_000;
+        if !self.has_headers {
+            self.has_headers = true;
+            self.muxer.headers(at_ms).iter().for_each(|tag| self.client.send(tag));
+        }
         self.muxer.push(unit, at_ms).iter().for_each(|tag| self.client.send(tag));
     }
 
@@ -205,6 +218,9 @@ impl StreamConnection<'_> {
 
     /// The end of what it sends, a reset and a write into a closed connection are one thing: which comes first is chance.
     fn closed(&self) -> RtmpFault {
+        if self.published_at.is_some_and(|at| at.elapsed() < DROP_LIMIT) {
+            return RtmpFault::Dropped;
+        }
         self.client.broken(true, "the server closed the connection".to_owned())
     }
 

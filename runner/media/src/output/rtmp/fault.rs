@@ -3,7 +3,11 @@
 use std::time::Duration;
 
 use crate::output::attempts::StreamFault;
+use crate::output::retry::FirstFault;
 use crate::output::stream_dial::DialError;
+
+/// Of a server that has another publisher under the key. nginx-rtmp: "Already publishing".
+const IN_USE: &str = "NetStream.Publish.BadName";
 
 /// What ended an attempt or a connection. Its text goes to the user.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -31,12 +35,16 @@ pub enum RtmpFault {
         /// Its explanation; may be empty.
         description: String,
     },
-    /// The server closed the connection instead of an answer: how nginx-rtmp refuses.
+    /// The server closed the connection instead of an answer: how nginx-rtmp refuses an application.
     #[error("the server closed the connection at {step}")]
     Closed {
         /// What was asked last.
         step: &'static str,
     },
+    /// The server accepted the stream and closed the connection at once, without a reason: how nginx-rtmp denies publishing
+    /// (0.2 ms after `NetStream.Publish.Start`).
+    #[error("the server closed the connection right after `publish`, as servers do that refuse the key or the address")]
+    Dropped,
     /// An accepted stream's connection broke.
     #[error("the connection was lost: {message}")]
     Lost {
@@ -52,14 +60,15 @@ pub enum RtmpFault {
 }
 
 impl StreamFault for RtmpFault {
-    /// A refusal, or a server that let the whole timeout pass.
-    fn is_final_at_first(&self) -> bool {
+    /// Final is a refusal, or a server that let the whole timeout pass.
+    fn at_first(&self) -> FirstFault {
         match self {
-            Self::Dial(error) => error.is_refusal(),
-            Self::Refused { .. } | Self::Closed { .. } | Self::Silent { .. } => true,
-            Self::Handshake { .. } | Self::Lost { .. } | Self::Wedged { .. } => false,
+            Self::Dial(error) if error.is_refusal() => FirstFault::Final,
+            Self::Dropped => FirstFault::Dropped,
+            Self::Refused { code, .. } if code == IN_USE => FirstFault::InUse,
+            Self::Refused { .. } | Self::Closed { .. } | Self::Silent { .. } => FirstFault::Final,
+            Self::Dial(_) | Self::Handshake { .. } | Self::Lost { .. } | Self::Wedged { .. } => FirstFault::Passing,
         }
-    }
 
     fn code(&self) -> &'static str {
         if let Self::Dial(error) = self { error.code() } else { "unavailable" }

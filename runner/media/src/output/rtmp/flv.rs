@@ -75,9 +75,10 @@ impl FlvMuxer {
         Self { headers, is_silent: audio.is_none(), avc_config: Vec::new(), silence: None }
     }
 
-    /// What comes before the first frame: metadata, and the configuration of the sound.
-    pub const fn headers(&self) -> &[FlvTag; 2] {
-        &self.headers
+    /// What comes before the first frame, at its time: metadata, and the configuration of the sound. At time 0 a server that
+    /// records (nginx-rtmp's `record`) would let the file of a connection begin there.
+    pub fn headers(&self, at_ms: u64) -> [FlvTag; 2] {
+        self.headers.clone().map(|header| FlvTag { time_ms: at_ms as u32, ..header })
     }
 
     /// The tags of a frame that is so many milliseconds behind the stream's beginning. None for a picture that cannot be
@@ -233,11 +234,12 @@ mod tests {
     #[test]
     fn metadata_names_what_there_is() {
         let muxer = FlvMuxer::new(&[PICTURES]);
-        let metadata = amf::decode(&muxer.headers()[0].body).unwrap();
+        let metadata = amf::decode(&muxer.headers(0)[0].body).unwrap();
         assert_eq!(metadata[0].as_text(), Some("@setDataFrame"));
         let number = |name: &str| metadata[2].member(name).and_then(AmfValue::as_number);
         assert_eq!((number("width"), number("audiosamplerate")), (Some(1280.0), Some(44_100.0)));
-        assert_eq!(amf::decode(&with_sound().headers()[0].body).unwrap()[2].member("width"), None);
+        assert!(muxer.headers(90_000).iter().all(|tag| tag.time_ms == 90_000));
+        assert_eq!(amf::decode(&with_sound().headers(0)[0].body).unwrap()[2].member("width"), None);
         assert_eq!([bitrate_kbps(&[PICTURES, SOUND]), bitrate_kbps(&[])], [3128, 0]);
     }
 

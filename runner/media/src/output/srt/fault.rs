@@ -6,6 +6,7 @@ use std::time::Duration;
 use spillway_plan::SrtUrl;
 
 use crate::output::attempts::StreamFault;
+use crate::output::retry::FirstFault;
 use crate::output::stream_dial::DialError;
 
 /// What `srtsink` puts before libsrt's own message.
@@ -52,13 +53,12 @@ pub enum SrtFault {
 }
 
 impl StreamFault for SrtFault {
-    fn is_final_at_first(&self) -> bool {
+    fn at_first(&self) -> FirstFault {
         match self {
-            Self::Dial(error) => error.is_refusal(),
-            Self::Open { .. } | Self::Format | Self::Silent | Self::Refused { .. } => true,
-            Self::Lost { .. } | Self::Wedged { .. } => false,
+            Self::Dial(error) if error.is_refusal() => FirstFault::Final,
+            Self::Open { .. } | Self::Format | Self::Silent | Self::Refused { .. } => FirstFault::Final,
+            Self::Dial(_) | Self::Lost { .. } | Self::Wedged { .. } => FirstFault::Passing,
         }
-    }
 
     fn code(&self) -> &'static str {
         if let Self::Dial(error) = self { error.code() } else { "unavailable" }

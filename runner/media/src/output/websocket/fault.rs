@@ -7,6 +7,7 @@ use spillway_plan::WebsocketUrl;
 use tokio_tungstenite::tungstenite::protocol::CloseFrame;
 
 use crate::output::attempts::StreamFault;
+use crate::output::retry::FirstFault;
 use crate::output::stream_dial::DialError;
 
 /// RFC 6455, 7.4.1.
@@ -92,10 +93,12 @@ impl WebsocketFault {
 }
 
 impl StreamFault for WebsocketFault {
-    fn is_final_at_first(&self) -> bool {
-        let is_mistake = matches!(self, Self::Url | Self::Silent { .. } | Self::Refused { status: 400..=499, .. });
-        is_mistake || self.is_refusal() || self.is_final()
-    }
+    fn at_first(&self) -> FirstFault {
+        match self {
+            Self::Url | Self::Silent { .. } | Self::Refused { status: 400..=499, .. } => FirstFault::Final,
+            _ if self.is_refusal() || self.is_final() => FirstFault::Final,
+            _ => FirstFault::Passing,
+        }
 
     fn code(&self) -> &'static str {
         if let Self::Dial(error) = self { error.code() } else { "unavailable" }
@@ -142,7 +145,7 @@ mod tests {
             assert_eq!(fault.to_string(), format!("the server closed the connection ({code}: no {{...}} here)"));
         }
         let without = WebsocketFault::closed(&url(), None);
-        assert!(!without.is_final() && !without.is_final_at_first());
+        assert_eq!((without.is_final(), without.at_first()), (false, FirstFault::Passing));
         assert_eq!(without.to_string(), "the server closed the connection");
         let frame = CloseFrame { code: CloseCode::Normal, reason: "".into() };
         assert_eq!(WebsocketFault::closed(&url(), Some(&frame)).to_string(), "the server closed the connection (1000)");
@@ -151,8 +154,9 @@ mod tests {
     #[test]
     fn a_refusal_is_final_before_the_first_connection() {
         let refused = |status, reason| WebsocketFault::Refused { status, reason };
-        assert!(refused(401, "Unauthorized").is_final_at_first() && !refused(401, "Unauthorized").is_final());
-        assert!(!refused(503, "Service Unavailable").is_final_at_first());
+        assert_eq!(refused(401, "Unauthorized").at_first(), FirstFault::Final);
+        assert!(!refused(401, "Unauthorized").is_final());
+        assert_eq!(refused(503, "Service Unavailable").at_first(), FirstFault::Passing);
         assert_eq!(refused(401, "Unauthorized").to_string(), "the server answered 401 Unauthorized");
     }
 }
