@@ -129,20 +129,24 @@ async fn queue(harness: Arc<E2eHarness>) -> Result<()> {
     probes[1].in_sync("p0").map(drop)
 }
 
-/// p0's pictures are retransmitted and nearly all are there; p1's are not, and sound never is: not one second is silent.
+/// p0's pictures are retransmitted and nearly all are there; sound never is, and not one second is silent. p1 has no camera: a
+/// second tile, whenever its picture came through, would cut the bar code of p0's.
 async fn loss(harness: Arc<E2eHarness>) -> Result<()> {
     let mut recordings = Recordings::of(&harness, "loss");
     let mut people = Vec::new();
+    let mut video = String::new();
     for (who, loss, retransmits) in [("p0", 0.05, true), ("p1", 0.2, false)] {
         let options = PublisherOptions { loss, retransmits, seed: 5, ..PublisherOptions::default() };
         let publisher = Publisher::join(harness.api(), &recordings.room, who, options).await?;
-        let video = publisher.publish(&clip(&format!("{who}-360.h264"))?, SourceKind::Camera).await?;
+        if who == "p0" {
+            video = publisher.publish(&clip("p0-360.h264")?, SourceKind::Camera).await?;
+        }
         let audio = publisher.publish(&clip(&format!("{who}.opus"))?, SourceKind::Microphone).await?;
-        people.push((publisher, video, audio));
+        people.push((publisher, audio));
     }
     recordings.composite().await?;
-    recordings.track_composite(&people[0].1, &people[0].2).await?;
-    recordings.track(&people[1].2, "ogg").await?;
+    recordings.track_composite(&video, &people[0].1).await?;
+    recordings.track(&people[1].1, "ogg").await?;
     recordings.active().await?;
     seconds(12.0).await;
     let probes = recordings.complete().await?;

@@ -481,11 +481,8 @@ impl ScriptedRunner<'_> {
                 Some(Some(record)) if record.attempt == self.attempt && record.info == ours => {}
                 Some(Some(record)) if !is_older(&record, self.attempt) => return,
                 // Lost again.
-                Some(_) => {
-                    if !self.write().await {
-                        return;
-                    }
-                }
+                Some(_) if !self.write().await => return,
+                Some(_) => {}
             }
             if io.update_egress(ledger.info(), Duration::from_secs(30)).await.is_ok() {
                 return;

@@ -79,7 +79,7 @@ impl aws_smithy_runtime_api::client::dns::ResolveDns for GuardedNames {
         use aws_smithy_runtime_api::client::dns::{DnsFuture, ResolveDnsError};
 
         DnsFuture::new(async move {
-            let found = self.guard.resolve(name, self.port).await.map_err(|error| ResolveDnsError::new(error))?;
+            let found = self.guard.resolve(name, self.port).await.map_err(ResolveDnsError::new)?;
             Ok(found.into_iter().map(|address| address.ip()).collect())
         })
     }

@@ -447,7 +447,7 @@ impl Engine {
         let wanted = update.subscribed_codecs.iter().flat_map(|codec| &codec.qualities).filter(|it| it.enabled);
         // Qualities are numbered as layers are.
         let wanted: Vec<i32> = wanted.map(|it| it.quality).collect();
-        track.sent_layers = std::array::from_fn(|index| wanted.iter().any(|quality| *quality == index as i32));
+        track.sent_layers = std::array::from_fn(|index| wanted.contains(&(index as i32)));
     }
 
     async fn offer(&mut self, first: bool) {

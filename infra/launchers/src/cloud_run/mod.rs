@@ -16,7 +16,7 @@ use http::Extensions;
 use reqwest::Method;
 use reqwest::header::HeaderMap;
 use serde_json::{Value, json};
-use spillway_cost::{Platform, Shape};
+use spillway_cost::Platform;
 use spillway_protocol::ids::EgressId;
 use tokio::time::Instant;
 

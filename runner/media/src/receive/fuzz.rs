@@ -228,10 +228,10 @@ impl FuzzSession {
                 }
                 TimelineEvent::Muted { track, at, .. }
                 | TimelineEvent::Left { track, at }
-                | TimelineEvent::Lost { track, at, .. } => {
-                    if at.ns_since(now) > MAX_END_AHEAD_NS.max(complete.ns_since(now)) {
-                        return Err(format!("{track:?} ends {} ns ahead", at.ns_since(now)));
-                    }
+                | TimelineEvent::Lost { track, at, .. }
+                    if at.ns_since(now) > MAX_END_AHEAD_NS.max(complete.ns_since(now)) =>
+                {
+                    return Err(format!("{track:?} ends {} ns ahead", at.ns_since(now)));
                 }
                 TimelineEvent::Watermark { at } => {
                     if at <= *complete && *complete > MediaTime::ZERO || !over && at > now {

@@ -57,10 +57,6 @@ impl SampleTimeline {
         self.chunks.is_empty()
     }
 
-    pub(super) fn waiting(&self) -> i64 {
-        self.chunks.iter().map(|chunk| (chunk.pcm.len() / 2) as i64).sum()
-    }
-
     pub(super) fn known_to(&self, sample: SampleIndex) -> bool {
         self.chunks.back().is_some_and(|chunk| chunk.at >= sample)
     }

@@ -69,6 +69,7 @@ impl StreamFault for RtmpFault {
             Self::Refused { .. } | Self::Closed { .. } | Self::Silent { .. } => FirstFault::Final,
             Self::Dial(_) | Self::Handshake { .. } | Self::Lost { .. } | Self::Wedged { .. } => FirstFault::Passing,
         }
+    }
 
     fn code(&self) -> &'static str {
         if let Self::Dial(error) = self { error.code() } else { "unavailable" }

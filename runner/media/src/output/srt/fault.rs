@@ -59,6 +59,7 @@ impl StreamFault for SrtFault {
             Self::Open { .. } | Self::Format | Self::Silent | Self::Refused { .. } => FirstFault::Final,
             Self::Dial(_) | Self::Lost { .. } | Self::Wedged { .. } => FirstFault::Passing,
         }
+    }
 
     fn code(&self) -> &'static str {
         if let Self::Dial(error) = self { error.code() } else { "unavailable" }

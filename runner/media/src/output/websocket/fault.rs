@@ -99,6 +99,7 @@ impl StreamFault for WebsocketFault {
             _ if self.is_refusal() || self.is_final() => FirstFault::Final,
             _ => FirstFault::Passing,
         }
+    }
 
     fn code(&self) -> &'static str {
         if let Self::Dial(error) = self { error.code() } else { "unavailable" }
