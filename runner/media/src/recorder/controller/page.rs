@@ -43,8 +43,8 @@ impl RecorderController {
             url,
             awaits_start: page.awaits_start,
             joins_room,
-            size: pictures.map_or(UNSEEN_SIZE, |pictures| (pictures.size.width, pictures.size.height)),
-            framerate: pictures.map_or(UNSEEN_FRAMERATE, |pictures| pictures.framerate),
+            size: pictures.as_ref().map_or(UNSEEN_SIZE, |pictures| (pictures.size.width, pictures.size.height)),
+            framerate: pictures.as_ref().map_or(UNSEEN_FRAMERATE, |pictures| pictures.framerate),
             settings: settings.page.clone(),
             guard,
         };

@@ -55,9 +55,10 @@ impl RefusalLog {
             debug!(%error, port, "a page's request failed");
             return;
         }
+        let has_room = state.refused.len() < MAX_HOSTS;
         match state.refused.get_mut(&target) {
             Some(known) => known.count += 1,
-            None if state.refused.len() < MAX_HOSTS => {
+            None if has_room => {
                 info!(%error, port, "a page is refused a host");
                 state.refused.insert(target, PageRefusal { error: error.clone(), port, count: 1 });
             }
