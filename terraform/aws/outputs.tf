@@ -39,7 +39,7 @@ output "secrets" {
 }
 
 output "repository" {
-  description = "Where images go when none are named; tags dispatcher, runner and settle."
+  description = "Where images go when none are named; tags dispatcher, runner, page and settle."
   value       = module.spillway.repository
 }
 

@@ -30,10 +30,6 @@ const READY_TIMEOUT: Duration = Duration::from_secs(90);
 
 pub fn cases() -> Vec<Trial> {
     let left_out = Dockerd::left_out()
-        .or_else(|| runner_image().err())
-        .or_else(|| {
-            compose().is_none().then(|| "no docker compose on this machine (package docker-compose)".to_owned())
-        })
         .or_else(|| address().is_none().then(|| "this machine has no address but its own".to_owned()));
     vec![unless(left_out, alone("compose::records_a_track", || block_on(records_a_track())))]
 }
@@ -97,7 +93,7 @@ impl Installation {
     }
 
     fn compose(&self, arguments: &[&str]) -> Result<Output> {
-        let (program, before) = compose().context("docker compose")?;
+        let (program, before) = compose().context("no docker compose: `cargo verify` installs docker-compose")?;
         let mut command = Command::new(program);
         command.args(before).args(["-p", "spillway", "-f", "compose.yaml"]).args(arguments);
         command.current_dir(self.folder.path()).envs(self.environment.iter().map(|(name, value)| (*name, value)));
@@ -146,7 +142,7 @@ fn changed(text: &str, mark: &str, value: &str) -> Result<String> {
 }
 
 fn images(dockerd: &Dockerd) -> Result<()> {
-    dockerd.load(&runner_image().map_err(anyhow::Error::msg)?)?;
+    dockerd.load(&runner_image()?)?;
     // Where Debian has them, as the file starts them: by their names.
     dockerd.image("redis:7.2-alpine", &["/bin/sh", "/usr/bin/chown", "/usr/bin/redis-server"], &[], "redis-server")?;
     let starts = |program: &Path| format!("#!/bin/sh\nexec '{}' \"$@\"\n", program.display());

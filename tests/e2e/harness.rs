@@ -1,7 +1,7 @@
 //! Shared by all cases: one runtime, one livekit-server, one dispatcher, started by the first case that needs them; the
 //! kinds of cases; and what is left when one with servers of its own is over.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
@@ -234,6 +234,13 @@ pub fn unless(left_out: Option<String>, case: Trial) -> Trial {
         skipped.push((case.name().to_owned(), reason));
     }
     case.with_ignored_flag(true)
+}
+
+/// Where one of these programs is not installed, the case fails at once: nothing has checked a case that is skipped.
+pub fn needing(programs: &[&str], case: Trial) -> Trial {
+    let Some(missing) = programs.iter().find(|program| !Path::new(program).is_file()) else { return case };
+    let reason = format!("no {missing}: `cargo verify` installs it");
+    Trial::test(case.name().to_owned(), move || Err(reason.into()))
 }
 
 static SKIPPED: Mutex<Vec<(String, String)>> = Mutex::new(Vec::new());

@@ -25,8 +25,7 @@ use spillway_tests::twirp::Api;
 use crate::harness::{alone, block_on, unless};
 
 pub fn cases() -> Vec<Trial> {
-    let left_out = Dockerd::left_out().or_else(|| runner_image().err());
-    vec![unless(left_out, alone("image::every_output_is_recorded_inside", || block_on(every_output())))]
+    vec![unless(Dockerd::left_out(), alone("image::every_output_is_recorded_inside", || block_on(every_output())))]
 }
 
 const IMAGE: &str = "spillway-runner";
@@ -34,7 +33,7 @@ const SECONDS: u64 = 8;
 const USER: &str = "10001";
 
 async fn every_output() -> Result<()> {
-    let archive = runner_image().map_err(anyhow::Error::msg)?;
+    let archive = runner_image()?;
     let dockerd = Dockerd::start()?;
     dockerd.load(&archive)?;
     let servers = TestServers::start("").await?;

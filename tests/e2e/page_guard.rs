@@ -50,10 +50,10 @@ fn unshare() -> Command {
     command
 }
 
+/// A machine that forbids it. What is missing on it is the set-up's to install, and fails.
 fn left_out() -> Option<String> {
-    let made = unshare().args(["ip", "link", "set", "lo", "up"]).output();
-    let can = made.is_ok_and(|made| made.status.success());
-    (!can).then(|| "no network namespace can be made here (unshare, ip)".to_owned())
+    let made = unshare().arg("true").output().ok().filter(|made| !made.status.success())?;
+    Some(format!("no network namespace can be made here: {}", String::from_utf8_lossy(&made.stderr).trim()))
 }
 
 fn in_a_namespace() -> Result<()> {

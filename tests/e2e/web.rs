@@ -19,7 +19,7 @@ use spillway_tests::servers::page_server::PageServer;
 use spillway_tests::servers::srt_server::SrtServer;
 
 use crate::foreign::is_there;
-use crate::harness::{E2eHarness, block_on, exclusive, exclusive_case, signal, tidy, unless};
+use crate::harness::{E2eHarness, block_on, exclusive, exclusive_case, needing, signal, tidy};
 use crate::hls::{PICTURE, finished, folder, of_disk, probe, recorded};
 use crate::images::{each_second, images};
 use crate::kinds::small;
@@ -50,9 +50,7 @@ pub fn cases() -> Vec<Trial> {
         exclusive("web::a_gpu_process_that_dies", || block_on(dies(GPU))),
         exclusive("web::no_secret_is_told", || block_on(secrets())),
     ];
-    let missing = PROGRAMS.iter().find(|program| !Path::new(program).is_file());
-    let left_out = missing.map(|program| format!("no {program}: `cargo verify` installs it"));
-    cases.into_iter().map(|case| unless(left_out.clone(), case)).collect()
+    cases.into_iter().map(|case| needing(&PROGRAMS, case)).collect()
 }
 
 fn mp4(harness: &E2eHarness, name: &str) -> Value {

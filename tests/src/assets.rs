@@ -77,11 +77,12 @@ fn are_the_same(source: &Path, copy: &Path) -> Result<()> {
 ///
 /// # Errors
 ///
-/// There is none; the text says where it was looked for. Cases that need it are skipped then.
-pub fn runner_image() -> Result<PathBuf, String> {
+/// There is none.
+pub fn runner_image() -> Result<PathBuf> {
     let named = std::env::var_os("SPILLWAY_RUNNER_IMAGE").map(PathBuf::from);
     let archive = named.unwrap_or_else(|| images().join("spillway-runner.tar"));
-    if archive.is_file() { Ok(archive) } else { Err(format!("no image of the runner at {}", archive.display())) }
+    ensure!(archive.is_file(), "no image of the runner at {}: `cargo verify` makes it", archive.display());
+    Ok(archive)
 }
 
 /// Why no container can run on this machine, where the set-up has found that none can.

@@ -25,7 +25,8 @@ pub const RUNNER_ROLE: &str = "arn:aws:iam::111122223333:role/runner";
 /// ARN of the execution role that [`aws_dispatcher`] lets a dispatcher pass to tasks.
 pub const RUNNER_EXECUTION_ROLE: &str = "arn:aws:iam::111122223333:role/runner-execution";
 
-/// A dispatcher's policy on AWS. `cluster` is an ARN, `definition` a task definition's ARN without its revision.
+/// A dispatcher's policy on AWS. `cluster` is an ARN, `definition` a task definition's ARN without its revision; that of pages is
+/// `{definition}-page`.
 pub fn aws_dispatcher(cluster: &str, definition: &str) -> Result<Policy> {
     let task = format!("{}/*", cluster.replacen(":cluster/", ":task/", 1));
     let values = [
@@ -95,9 +96,10 @@ mod tests {
     }
 
     #[test]
-    fn a_dispatcher_runs_our_definition_in_our_cluster_only() {
+    fn a_dispatcher_runs_our_definitions_in_our_cluster_only() {
         let run = |definition, cluster| dispatcher().allows("ecs:RunTask", definition, &[("ecs:cluster", cluster)]);
         assert!(run(RUNNER, CLUSTER));
+        assert!(run("arn:aws:ecs:r:1:task-definition/spillway-prod-runner-page:7", CLUSTER));
         assert!(!run("arn:aws:ecs:r:1:task-definition/somebody-else:7", CLUSTER));
         assert!(!run(RUNNER, "arn:aws:ecs:r:1:cluster/other"));
     }

@@ -17,7 +17,7 @@ use crate::{failed, tree};
 /// In no state, whatever is done.
 const SECRETS: &str =
     r#"{"livekit-api-key":"canary-key","livekit-api-secret":"canary-secret","ticket-key":"canary-ticket"}"#;
-const IMAGES: [&str; 2] = ["dispatcher", "runner"];
+const IMAGES: [&str; 3] = ["dispatcher", "runner", "page"];
 const DIGEST: &str = "sha256:6b86b273ff34fce19d6b804eff5a3f5747ada4eaa22f1d49c01e52ddb7875b4b";
 const MISSING: &str = "so TF_VAR_secrets must have its value";
 
@@ -145,7 +145,8 @@ fn upgrade(vendor: &Vendor, root: &Root, account: &Account) -> Result<()> {
         let name = if vendor.image.1.is_empty() { String::new() } else { format!("/{image}") };
         account.tell(&["push", &format!("{}{name}@{DIGEST}", repository.trim())])?;
     }
-    let images = format!("spillway = {{\n  images = {{ dispatcher = \"{DIGEST}\", runner = \"{DIGEST}\" }}\n");
+    let images = IMAGES.map(|image| format!("{image} = \"{DIGEST}\""));
+    let images = format!("spillway = {{\n  images = {{ {} }}\n", images.join(", "));
     root.edit(|text| text.replacen("spillway = {\n", &images, 1))?;
     root.apply(&["apply", "-auto-approve"], false).context("upgrade to a digest")?;
     root.changes_nothing("the plan after an upgrade")?;

@@ -31,6 +31,8 @@ fn check() -> Result<()> {
         ensure!(!matches(&reclaimed, &event(&runner, "STOPPED", code)), "one end by {code} is two events");
     }
     ensure!(!matches(&reclaimed, &event(&runner, "RUNNING", "UserInitiated")), "a stop of ours is taken for a warning");
+    let page = event(&format!("{DEFINITION}-page:1"), "STOPPED", "UserInitiated");
+    ensure!(matches(&stopped, &page), "the end of a page's task is not settled");
     let dispatcher = event(&DEFINITION.replace("-runner", "-dispatcher"), "STOPPED", "UserInitiated");
     let other = event("arn:aws:ecs:eu-central-1:111122223333:task-definition/spillway-prod-runner2:1", "STOPPED", "");
     for event in [dispatcher, other] {

@@ -28,7 +28,6 @@ fn aws() -> Result<()> {
         "runner_execution_role_arn",
         "bucket_arn",
         "key_prefix",
-        "repository_arn",
         "log_group_arn",
         "queue_arn",
         "key_arn",
@@ -38,7 +37,7 @@ fn aws() -> Result<()> {
     let values: Vec<_> = names
         .into_iter()
         .map(|name| (name, arn))
-        .chain([("secret_arns", "[\"arn:aws:x\"]"), ("log_group_arns", "[\"arn:aws:x\"]")])
+        .chain(["secret_arns", "log_group_arns", "repository_arns"].map(|name| (name, "[\"arn:aws:x\"]")))
         .collect();
     for part in ["dispatcher", "runner", "execution", "settle", "bucket-key", "secrets-key", "key"] {
         let policy = grants::aws(part, &values)?;

@@ -9,14 +9,15 @@ use libtest_mimic::Trial;
 
 use crate::{failed, tree};
 
-/// Registry, what logs in there, and the names of the two images.
-const REGISTRIES: &[(&str, &str, [&str; 2])] = &[
+/// Registry, what logs in there, and the names of the three images.
+const REGISTRIES: &[(&str, &str, [&str; 3])] = &[
     (
         "111122223333.dkr.ecr.eu-central-1.amazonaws.com/spillway-dev",
         "aws ecr get-login-password --region eu-central-1",
         [
             "111122223333.dkr.ecr.eu-central-1.amazonaws.com/spillway-dev:dispatcher",
             "111122223333.dkr.ecr.eu-central-1.amazonaws.com/spillway-dev:runner",
+            "111122223333.dkr.ecr.eu-central-1.amazonaws.com/spillway-dev:page",
         ],
     ),
     (
@@ -25,14 +26,22 @@ const REGISTRIES: &[(&str, &str, [&str; 2])] = &[
         [
             "europe-west3-docker.pkg.dev/my-project/spillway-dev/dispatcher:latest",
             "europe-west3-docker.pkg.dev/my-project/spillway-dev/runner:latest",
+            "europe-west3-docker.pkg.dev/my-project/spillway-dev/page:latest",
         ],
     ),
     (
         "spillwaydev01234567.azurecr.io",
         "az acr login --name spillwaydev01234567",
-        ["spillwaydev01234567.azurecr.io/dispatcher:latest", "spillwaydev01234567.azurecr.io/runner:latest"],
+        [
+            "spillwaydev01234567.azurecr.io/dispatcher:latest",
+            "spillwaydev01234567.azurecr.io/runner:latest",
+            "spillwaydev01234567.azurecr.io/page:latest",
+        ],
     ),
 ];
+
+/// What `cargo images` calls them.
+const BUILT: [&str; 3] = ["spillway-dispatcher:latest", "spillway-runner:latest", "spillway-runner-page:latest"];
 
 pub fn case() -> Trial {
     Trial::test("push::goes_where_the_modules_look", || check().map_err(|error| failed(&error)))
@@ -43,7 +52,8 @@ fn check() -> Result<()> {
         let pushed = push(registry, "amd64", &[])?;
         ensure!(pushed.0, "{registry}: {}", pushed.1);
         ensure!(pushed.1.lines().any(|line| line == *login), "{registry}: nobody logged in: {}", pushed.1);
-        for name in names {
+        for (built, name) in BUILT.iter().zip(names) {
+            ensure!(pushed.1.contains(&format!("docker tag {built} {name}\n")), "{name} is no {built}: {}", pushed.1);
             ensure!(pushed.1.contains(&format!("docker push --quiet {name}\n")), "{name} was not pushed: {}", pushed.1);
         }
     }

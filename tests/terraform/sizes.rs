@@ -13,8 +13,16 @@ use crate::{failed, tree};
 #[derive(Deserialize)]
 struct Sizes {
     fargate: BTreeMap<u32, MemoryRange>,
+    fargate_page: FargateTask,
     cloud_run: BTreeMap<u32, MemoryRange>,
     aci: Aci,
+}
+
+/// Of the definition for web pages: 1024ths of a vCPU, MiB.
+#[derive(Deserialize)]
+struct FargateTask {
+    cpu: u32,
+    memory: u32,
 }
 
 #[derive(Deserialize)]
@@ -54,6 +62,9 @@ fn sizes() -> Result<Sizes> {
 }
 
 fn fargate(sizes: &Sizes) -> Result<()> {
+    let room = shape(&page(PageKind::Template, encoding(1280, 720, 30)), Platform::Fargate)?;
+    let FargateTask { cpu, memory } = sizes.fargate_page;
+    ensure!((cpu * 1000 / 1024, memory) == (room.cpu_milli, room.memory_mib), "a room in a page needs {room:?}");
     each(Platform::Fargate, |shape| {
         // ECS counts 1024ths of a vCPU.
         let size = sizes.fargate.iter().find(|(cpu, _)| **cpu * 1000 / 1024 == shape.cpu_milli);
@@ -89,28 +100,42 @@ fn aci(sizes: &Sizes) -> Result<()> {
     })
 }
 
-/// From a copied track to the largest picture that is still sold.
+/// From a copied track to the largest picture that is still sold, each of them composed, as a page and as a room in a page.
 fn each(platform: Platform, check: impl Fn(Shape) -> Result<()>) -> Result<()> {
     let mut shapes = vec![shape(&plan(Some(VideoPlan::Copied), Some(AudioPlan::Copied)), platform)?];
     for (width, height) in [(320, 180), (640, 360), (1280, 720), (1920, 1080), (2560, 1440), (3840, 2160)] {
         for framerate in [15, 30, 60] {
-            // The largest pictures are more than some platforms sell; the rest must fit.
-            match shape(&composed(width, height, framerate), platform) {
-                Ok(shape) => shapes.push(shape),
-                Err(error) => ensure!(width * height * framerate > 1920 * 1080 * 30, "{width}x{height}: {error}"),
+            let encoding = || encoding(width, height, framerate);
+            let plans = [composed(encoding()), page(PageKind::Web, encoding()), page(PageKind::Template, encoding())];
+            for plan in &plans {
+                // The largest pictures are more than some platforms sell; the rest must fit.
+                match shape(plan, platform) {
+                    Ok(shape) => shapes.push(shape),
+                    Err(error) => ensure!(width * height * framerate > 1920 * 1080 * 30, "{width}x{height}: {error}"),
+                }
             }
         }
     }
     shapes.into_iter().try_for_each(check)
 }
 
-fn composed(width: u32, height: u32, framerate: u32) -> EgressPlan {
-    let encoding =
-        VideoEncoding { width, height, framerate, bitrate: 4500, profile: H264Profile::Main, key_frame_interval: None };
+fn encoding(width: u32, height: u32, framerate: u32) -> VideoEncoding {
+    VideoEncoding { width, height, framerate, bitrate: 4500, profile: H264Profile::Main, key_frame_interval: None }
+}
+
+fn composed(encoding: VideoEncoding) -> EgressPlan {
     let layout = LayoutName { shape: LayoutShape::Grid, light: false };
+    plan(Some(VideoPlan::Composed { layout, encoding }), Some(mixed()))
+}
+
+fn page(kind: PageKind, encoding: VideoEncoding) -> EgressPlan {
+    let source = Source::Page(PagePlan { kind, awaits_start: true });
+    EgressPlan { source, ..plan(Some(VideoPlan::Single(encoding)), Some(mixed())) }
+}
+
+fn mixed() -> AudioPlan {
     let (codec, mixing) = (AudioCodec::Aac, Mixing::Both);
-    let sound = AudioPlan::Mixed { codec, bitrate: 128, frequency: 44100, mixing, also: vec![] };
-    plan(Some(VideoPlan::Composed { layout, encoding }), Some(sound))
+    AudioPlan::Mixed { codec, bitrate: 128, frequency: 44100, mixing, also: vec![] }
 }
 
 fn plan(picture: Option<VideoPlan>, sound: Option<AudioPlan>) -> EgressPlan {

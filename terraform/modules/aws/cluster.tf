@@ -45,9 +45,52 @@ resource "aws_ecs_task_definition" "runner" {
     name = "spool"
   }
 
-  container_definitions = jsonencode([{
+  container_definitions = jsonencode([merge(local.runner_container, { image = local.images["runner"] })])
+
+  # A launch between the two would find none.
+  lifecycle {
+    create_before_destroy = true
+  }
+}
+
+# The same with a browser in its image, for web pages.
+resource "aws_ecs_task_definition" "page" {
+  count                    = local.has_page ? 1 : 0
+  family                   = "${local.prefix}-runner-page"
+  requires_compatibilities = ["FARGATE"]
+  network_mode             = "awsvpc"
+  cpu                      = tostring(module.common.sizes.fargate_page.cpu)
+  memory                   = tostring(module.common.sizes.fargate_page.memory)
+  task_role_arn            = aws_iam_role.runner.arn
+  execution_role_arn       = aws_iam_role.runner_execution.arn
+  tags                     = local.tags
+
+  runtime_platform {
+    operating_system_family = "LINUX"
+    cpu_architecture        = var.architecture
+  }
+
+  volume {
+    name = "spool"
+  }
+
+  container_definitions = jsonencode([merge(local.runner_container, { image = local.images["page"] })])
+
+  lifecycle {
+    create_before_destroy = true
+  }
+}
+
+locals {
+  # Names only: where Redis is. What to record comes with the launch.
+  runner_environment = {
+    SPILLWAY_LOG_FORMAT = "json"
+    SPILLWAY_REDIS      = jsonencode(module.common.redis)
+  }
+
+  # All but the image.
+  runner_container = {
     name                   = "runner"
-    image                  = local.images["runner"]
     essential              = true
     readonlyRootFilesystem = true
     user                   = "10001:10001"
@@ -67,18 +110,5 @@ resource "aws_ecs_task_definition" "runner" {
         mode                    = "non-blocking"
       }
     }
-  }])
-
-  # A launch between the two would find none.
-  lifecycle {
-    create_before_destroy = true
-  }
-}
-
-locals {
-  # Names only: where Redis is. What to record comes with the launch.
-  runner_environment = {
-    SPILLWAY_LOG_FORMAT = "json"
-    SPILLWAY_REDIS      = jsonencode(module.common.redis)
   }
 }

@@ -11,7 +11,7 @@ locals {
     } : who => templatefile("${path.module}/policies/trust.json.tftpl", { service = trust.service, condition = jsonencode(trust.condition) })
   }
 
-  # By names, not by the resources, which need the roles first.
+  # By names, not by the resources, which need the roles first. Policies and events add `-page` to the definition's.
   runner_definition_arn = "arn:${local.partition}:ecs:${local.region}:${local.account}:task-definition/${local.prefix}-runner"
   task_arn              = "arn:${local.partition}:ecs:${local.region}:${local.account}:task/${local.prefix}-runners/*"
 
@@ -20,7 +20,7 @@ locals {
   named_images = { for part, own in local.own_images : part => var.images[part] if !own }
   ecr_images   = { for part, image in local.named_images : part => try(regex("^([0-9]{12})\\.dkr\\.ecr\\.([a-z0-9-]+)\\.[a-z.]+/([^:@]+)", image), null) }
   repository_arns = {
-    for part in ["dispatcher", "runner"] : part => (
+    for part in setintersection(local.parts, ["dispatcher", "runner", "page"]) : part => (
       !contains(keys(local.named_images), part) ? aws_ecr_repository.this[0].arn :
       local.ecr_images[part] == null ? "arn:${local.partition}:ecr:${local.region}:${local.account}:repository/${local.prefix}" :
       "arn:${local.partition}:ecr:${local.ecr_images[part][1]}:${local.ecr_images[part][0]}:repository/${local.ecr_images[part][2]}"
@@ -36,18 +36,18 @@ locals {
       runner_execution_role_arn = aws_iam_role.runner_execution.arn
     })
     dispatcher_execution = templatefile("${path.module}/policies/execution.json.tftpl", {
-      repository_arn = local.repository_arns["dispatcher"]
-      log_group_arn  = aws_cloudwatch_log_group.dispatcher.arn
-      secret_arns    = jsonencode(values(local.dispatcher_secrets))
+      repository_arns = jsonencode([local.repository_arns["dispatcher"]])
+      log_group_arn   = aws_cloudwatch_log_group.dispatcher.arn
+      secret_arns     = jsonencode(values(local.dispatcher_secrets))
     })
     runner = templatefile("${path.module}/policies/runner.json.tftpl", {
       bucket_arn = local.bucket_arn
       key_prefix = var.storage.prefix
     })
     runner_execution = templatefile("${path.module}/policies/execution.json.tftpl", {
-      repository_arn = local.repository_arns["runner"]
-      log_group_arn  = aws_cloudwatch_log_group.runner.arn
-      secret_arns    = jsonencode(values(local.runner_secrets))
+      repository_arns = jsonencode(distinct([for part in local.parts : local.repository_arns[part] if contains(["runner", "page"], part)]))
+      log_group_arn   = aws_cloudwatch_log_group.runner.arn
+      secret_arns     = jsonencode(values(local.runner_secrets))
     })
     }, local.has_settle ? {
     settle = templatefile("${path.module}/policies/settle.json.tftpl", {

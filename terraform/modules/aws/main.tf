@@ -32,16 +32,20 @@ locals {
       region   = local.region
       arch     = lower(var.architecture)
       nat      = !var.network.public_ip
-      options = {
-        region           = local.region
-        cluster          = aws_ecs_cluster.runners.arn
-        task_definition  = aws_ecs_task_definition.runner.family
-        container        = "runner"
-        subnets          = local.runner_subnets
-        security_groups  = [aws_security_group.runner.id]
-        assign_public_ip = var.network.public_ip
-        stop_seconds     = var.runner.stop_seconds
-      }
+      options = merge(
+        {
+          region           = local.region
+          cluster          = aws_ecs_cluster.runners.arn
+          task_definition  = aws_ecs_task_definition.runner.family
+          container        = "runner"
+          subnets          = local.runner_subnets
+          security_groups  = [aws_security_group.runner.id]
+          assign_public_ip = var.network.public_ip
+          stop_seconds     = var.runner.stop_seconds
+        },
+        # Without it the dispatcher refuses web pages here.
+        local.has_page ? { page_task_definition = aws_ecs_task_definition.page[0].family } : {},
+      )
     }
   ]
 }

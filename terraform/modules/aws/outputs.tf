@@ -45,6 +45,11 @@ output "runner_task_definition" {
   value       = aws_ecs_task_definition.runner.family
 }
 
+output "page_task_definition" {
+  description = "Family of the task definition for web pages; null: they are refused."
+  value       = one(aws_ecs_task_definition.page[*].family)
+}
+
 output "runner_identity" {
   description = "ARN of the role that runners have."
   value       = aws_iam_role.runner.arn
@@ -66,7 +71,7 @@ output "secrets" {
 }
 
 output "repository" {
-  description = "Where images go when none are named; tags dispatcher, runner and settle."
+  description = "Where images go when none are named; tags dispatcher, runner, page and settle."
   value       = one(aws_ecr_repository.this[*].repository_url)
 }
 

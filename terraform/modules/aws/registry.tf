@@ -1,9 +1,12 @@
 locals {
-  own_images   = { for part in concat(["dispatcher", "runner"], local.has_settle ? ["settle"] : []) : part => try(startswith(var.images[part], "sha256:"), true) }
+  # Beside a runner of another registry there is no image of pages that could be guessed.
+  has_page     = var.images.page == null ? try(startswith(var.images.runner, "sha256:"), true) : var.images.page != ""
+  parts        = concat(["dispatcher", "runner"], local.has_page ? ["page"] : [], local.has_settle ? ["settle"] : [])
+  own_images   = { for part in local.parts : part => try(startswith(var.images[part], "sha256:"), true) }
   own_registry = anytrue(values(local.own_images))
 }
 
-# One repository, three tags; digests of what ran are in the tasks themselves. Images can be pushed again, so they do not keep a
+# One repository, a tag for each image; digests of what ran are in the tasks themselves. Images can be pushed again, so they do not keep a
 # `destroy` from its end.
 resource "aws_ecr_repository" "this" {
   count                = local.own_registry ? 1 : 0

@@ -45,10 +45,11 @@ variable "livekit_url" {
 }
 
 variable "images" {
-  description = "Container images. Without dispatcher or runner the tag of that name in a repository made here, `sha256:…` is one digest there, and a name is that of another registry; without settle (the dispatcher's Lambda image) there is no Lambda. All of them must exist before the service or the Lambda is made."
+  description = "Container images. Without dispatcher or runner the tag of that name in a repository made here, `sha256:…` is one digest there, and a name is that of another registry; page is the runner's image with a browser, by default the tag page beside a runner that is in our repository, and without it (\"\", or a runner of another registry) web pages are refused; without settle (the dispatcher's Lambda image) there is no Lambda. All of them must exist before the service or the Lambda is made."
   type = object({
     dispatcher = optional(string)
     runner     = optional(string)
+    page       = optional(string)
     settle     = optional(string)
   })
   default  = {}

@@ -69,7 +69,7 @@ resource "azurerm_role_assignment" "pull" {
   for_each = { for part, principal in {
     dispatcher = azurerm_user_assigned_identity.dispatcher.principal_id
     runner     = azurerm_user_assigned_identity.runner.principal_id
-  } : part => principal if local.own_images[part] }
+  } : part => principal if(part == "runner" ? local.runners_pull : local.own_images[part]) }
   scope                = azurerm_container_registry.this[0].id
   role_definition_name = "AcrPull"
   principal_id         = each.value

@@ -10,7 +10,9 @@ locals {
   tags   = module.common.tags
 
   # One image may be ours and the other one not: each has its own registry. Ours is the latest of its name, or one digest of it.
-  own_images   = { for part in ["dispatcher", "runner"] : part => try(startswith(var.images[part], "sha256:"), true) }
+  # Beside a runner of another registry there is no image of pages that could be guessed.
+  has_page     = var.images.page == null ? try(startswith(var.images.runner, "sha256:"), true) : var.images.page != ""
+  own_images   = { for part in concat(["dispatcher", "runner"], local.has_page ? ["page"] : []) : part => try(startswith(var.images[part], "sha256:"), true) }
   own_registry = anytrue(values(local.own_images))
   registries   = { for part, own in local.own_images : part => own ? azurerm_container_registry.this[0].login_server : var.images.registry }
   images = {
@@ -19,6 +21,9 @@ locals {
       var.images[part] == null ? "${local.registries[part]}/${part}:latest" : "${local.registries[part]}/${part}@${var.images[part]}"
     )
   }
+  # A launch logs in to one registry, for the image of pages too.
+  runners_pull    = local.own_images.runner || lookup(local.own_images, "page", false)
+  runner_registry = local.runners_pull ? azurerm_container_registry.this[0].login_server : var.images.registry
 
   # A runner's secrets come with its launch, in values that the platform never shows again.
   runner_environment = {
@@ -44,7 +49,9 @@ locals {
         environment    = local.runner_environment
         client_id      = azurerm_user_assigned_identity.dispatcher.client_id
       },
-      local.own_images.runner || var.images.registry != null ? { registry = local.registries.runner } : {},
+      # Without it the dispatcher refuses web pages here.
+      local.has_page ? { page_image = local.images["page"] } : {},
+      local.runners_pull || var.images.registry != null ? { registry = local.runner_registry } : {},
     )
   }]
 }

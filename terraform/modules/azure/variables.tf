@@ -65,14 +65,23 @@ variable "livekit_url" {
 }
 
 variable "images" {
-  description = "Container images, which must exist before dispatchers start: without dispatcher or runner the latest of that name in a registry made here, `sha256:…` is one digest of it, and a name is that of another registry, whose server is `registry` if the runners' and dispatchers' identities must log in there."
+  description = "Container images, which must exist before dispatchers start: without dispatcher or runner the latest of that name in a registry made here, `sha256:…` is one digest of it, and a name is that of another registry, whose server is `registry` if the runners' and dispatchers' identities must log in there. page is the runner's image with a browser, by default the latest page beside a runner that is in our registry; without it (\"\", or a runner of another registry) web pages are refused."
   type = object({
     dispatcher = optional(string)
     runner     = optional(string)
+    page       = optional(string)
     registry   = optional(string)
   })
   default  = {}
   nullable = false
+
+  validation {
+    condition = !(
+      try(startswith(var.images.runner, "sha256:"), true) && try(startswith(var.images.page, "${var.images.registry}/"), false) ||
+      try(startswith(var.images.page, "sha256:"), false) && try(startswith(var.images.runner, "${var.images.registry}/"), false)
+    )
+    error_message = "images: a runner logs in to one registry, so runner and page are both of ours or both of images.registry."
+  }
 }
 
 variable "registry_sku" {

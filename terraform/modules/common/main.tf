@@ -32,6 +32,11 @@ locals {
     } if length(var.size_classes) == 0 || contains(keys(var.size_classes), cpu)
   }
 
+  # Chromium needs what the default has, whatever is enough for the others.
+  page_classes = {
+    for cpu, size in local.size_classes : cpu => { cpu = size.cpu, memory_mib = max(size.memory_mib, local.sizes.cloud_run[cpu].default) }
+  }
+
   redis = {
     for key, value in {
       address  = var.redis.address

@@ -48,6 +48,11 @@ output "size_classes" {
   value       = local.size_classes
 }
 
+output "page_classes" {
+  description = "The same for web pages: with at least the default memory."
+  value       = local.page_classes
+}
+
 output "redis" {
   description = "The section `redis` of the configuration; runners need no other."
   value       = local.redis

@@ -150,7 +150,7 @@ variable "settings" {
 }
 
 variable "size_classes" {
-  description = "Cloud Run: memory in MiB of the job of each vCPU count; a count that is left out has no job. Empty: all five with our own."
+  description = "Cloud Run: memory in MiB of the job of each vCPU count; a count that is left out has no job. Empty: all five with our own. Web pages have a second job for each, with at least our own memory."
   type        = map(number)
   default     = {}
   nullable    = false

@@ -19,8 +19,10 @@ locals {
     "secretmanager", "storage",
   ]
 
-  # An image of ours is the latest of its name, or one digest of it.
-  own_images   = { for part in ["dispatcher", "runner"] : part => try(startswith(var.images[part], "sha256:"), true) }
+  # An image of ours is the latest of its name, or one digest of it. Beside a runner of another registry there is no image of
+  # pages that could be guessed.
+  has_page     = var.images.page == null ? try(startswith(var.images.runner, "sha256:"), true) : var.images.page != ""
+  own_images   = { for part in concat(["dispatcher", "runner"], local.has_page ? ["page"] : []) : part => try(startswith(var.images[part], "sha256:"), true) }
   own_registry = anytrue(values(local.own_images))
   registry     = local.own_registry ? "${google_artifact_registry_repository.this[0].location}-docker.pkg.dev/${var.project_id}/${google_artifact_registry_repository.this[0].repository_id}" : null
   images = {
@@ -41,8 +43,8 @@ locals {
       location  = var.region
       container = "runner"
       jobs = [
-        for cpu, size in module.common.size_classes :
-        { name = "${local.prefix}-runner-${cpu}", cpu_milli = size.cpu * 1000, memory_mib = size.memory_mib, disk_gib = 0 }
+        for key, job in local.jobs :
+        { name = "${local.prefix}-runner-${key}", cpu_milli = job.cpu * 1000, memory_mib = job.memory_mib, disk_gib = 0, page = job.image == "page" }
       ]
     }
   }]
@@ -94,7 +96,7 @@ resource "google_artifact_registry_repository" "this" {
   project       = var.project_id
   location      = var.region
   repository_id = local.prefix
-  description   = "Images of dispatcher and runner"
+  description   = "Images of dispatcher, runner and page"
   format        = "DOCKER"
   labels        = local.labels
 

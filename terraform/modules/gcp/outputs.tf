@@ -14,8 +14,8 @@ output "dispatcher_config" {
 }
 
 output "runner_jobs" {
-  description = "Jobs by vCPU count."
-  value       = { for cpu, job in google_cloud_run_v2_job.runner : cpu => job.name }
+  description = "Jobs by vCPU count; those for web pages as page-COUNT."
+  value       = { for key, job in google_cloud_run_v2_job.runner : key => job.name }
 }
 
 output "runner_identity" {

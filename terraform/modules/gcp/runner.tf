@@ -4,11 +4,17 @@ locals {
     SPILLWAY_LOG_FORMAT = "json"
     SPILLWAY_REDIS      = jsonencode(module.common.redis)
   }
+
+  jobs = merge(
+    { for cpu, size in module.common.size_classes : cpu => merge(size, { image = "runner" }) },
+    { for cpu, size in module.common.page_classes : "page-${cpu}" => merge(size, { image = "page" }) if local.has_page },
+  )
 }
 
-# A run can change neither size nor image, so there is a job for each size. Everything in it is memory, the files too.
+# A run can change neither size nor image, so there is a job for each size, and again for web pages, whose image has a browser.
+# Everything in it is memory, the files too.
 resource "google_cloud_run_v2_job" "runner" {
-  for_each            = module.common.size_classes
+  for_each            = local.jobs
   project             = var.project_id
   location            = var.region
   name                = "${local.prefix}-runner-${each.key}"
@@ -29,7 +35,7 @@ resource "google_cloud_run_v2_job" "runner" {
 
       containers {
         name  = "runner"
-        image = local.images["runner"]
+        image = local.images[each.value.image]
 
         resources {
           limits = { cpu = tostring(each.value.cpu), memory = "${each.value.memory_mib}Mi" }

@@ -71,17 +71,18 @@ variable "livekit_url" {
 }
 
 variable "images" {
-  description = "Container images, which Cloud Run wants to exist before the job: without dispatcher or runner the latest of that name in a registry made here, `sha256:…` is one digest of it, and a name is that of another registry."
+  description = "Container images, which Cloud Run wants to exist before the job: without dispatcher or runner the latest of that name in a registry made here, `sha256:…` is one digest of it, and a name is that of another registry. page is the runner's image with a browser, by default the latest page beside a runner that is in our registry; without it (\"\", or a runner of another registry) there are no jobs for web pages, which are refused."
   type = object({
     dispatcher = optional(string)
     runner     = optional(string)
+    page       = optional(string)
   })
   default  = {}
   nullable = false
 
   validation {
     condition = alltrue([
-      for image in [var.images.dispatcher, var.images.runner] :
+      for image in [var.images.dispatcher, var.images.runner, var.images.page] :
       image == null || can(regex("^([a-z0-9-]+-docker\\.pkg\\.dev|([a-z]+\\.)?gcr\\.io|docker\\.io)/", image)) || !can(regex("^[^/]*[.:][^/]*/", image))
     ])
     error_message = "images: Cloud Run takes images from Artifact Registry (REGION-docker.pkg.dev, gcr.io) and Docker Hub only; a remote repository of Artifact Registry passes others on."
@@ -202,7 +203,7 @@ variable "dispatcher" {
 }
 
 variable "size_classes" {
-  description = "A job for each vCPU count, with its memory in MiB: a run cannot change a job's size. Empty: all five that Cloud Run has."
+  description = "A job for each vCPU count, with its memory in MiB: a run cannot change a job's size. Empty: all five that Cloud Run has. Web pages have a second job for each, with at least the default memory."
   type        = map(number)
   default     = {}
   nullable    = false

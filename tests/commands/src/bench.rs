@@ -93,7 +93,7 @@ pub const NAMES: &[&str] = &[
 ];
 
 /// Measurements that upload to emulators of object stores.
-pub const ON_STORES: &[&str] = &[KILLS, SEGMENT_KILLS, LIVE_SEGMENTS, WEIGHTS, ESTIMATES];
+pub const ON_STORES: &[&str] = &[KILLS, SEGMENT_KILLS, LIVE_SEGMENTS, LENGTHS, WEIGHTS, ESTIMATES];
 
 /// Measurements that play what they have recorded in a browser, publish from one, or record one.
 pub const IN_A_BROWSER: &[&str] = &[KILLS, SEGMENT_KILLS, LIVE_SEGMENTS, PAGES, LIP_SYNC];

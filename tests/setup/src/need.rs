@@ -30,6 +30,9 @@ const BROWSER: &[&str] = &["chromium", "xvfb"];
 /// Knows no more of a page's sound server than its protocol.
 const PLAYER: &[&str] = &["pulseaudio-utils"];
 
+/// Networks of their own, in which tests see what a page reaches.
+const NETWORKS: &[&str] = &["iproute2"];
+
 /// A daemon for the docker launcher's tests and for making images, and what their base is made with.
 pub const CONTAINERS: &[&str] = &["docker.io", "debootstrap"];
 
@@ -70,6 +73,7 @@ pub fn install(needs: Needs) -> Result<Ready> {
     if needs.tests {
         packages.extend(CONTAINERS);
         packages.extend(PLAYER);
+        packages.extend(NETWORKS);
         packages.extend(COMPOSE);
     }
     if needs.streams {

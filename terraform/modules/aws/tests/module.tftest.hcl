@@ -123,6 +123,49 @@ run "a_runner_is_a_task_that_can_only_write_its_spool" {
   }
 }
 
+run "web_pages_have_an_image_with_a_browser" {
+  assert {
+    condition     = aws_ecs_task_definition.page[0].family == "spillway-prod-runner-page" && aws_ecs_task_definition.page[0].cpu == "2048" && aws_ecs_task_definition.page[0].memory == "4096"
+    error_message = "a definition of their own, of the size of a room in a page"
+  }
+  assert {
+    condition = { for key, value in jsondecode(aws_ecs_task_definition.page[0].container_definitions)[0] : key => jsonencode(value) if key != "image" } == {
+      for key, value in jsondecode(aws_ecs_task_definition.runner.container_definitions)[0] : key => jsonencode(value) if key != "image"
+    }
+    error_message = "but for the image it is the runner's"
+  }
+  assert {
+    condition     = jsondecode(aws_ecs_task_definition.page[0].container_definitions)[0].image == "${aws_ecr_repository.this[0].repository_url}:page"
+    error_message = "its tag in the repository that is made here"
+  }
+  assert {
+    condition     = alltrue([for target in output.dispatcher_config.targets : target.options.page_task_definition == "spillway-prod-runner-page"]) && output.page_task_definition == "spillway-prod-runner-page"
+    error_message = "the launcher knows it"
+  }
+}
+
+run "web_pages_are_refused_where_that_is_wanted" {
+  variables {
+    images = { page = "" }
+  }
+
+  assert {
+    condition     = length(aws_ecs_task_definition.page) == 0 && !contains(keys(output.dispatcher_config.targets[0].options), "page_task_definition") && output.page_task_definition == null
+    error_message = "no definition, and the launcher knows of none"
+  }
+}
+
+run "web_pages_with_a_runner_of_another_registry" {
+  variables {
+    images = { dispatcher = "registry.example.org/dispatcher:1", runner = "registry.example.org/runner:1", page = "registry.example.org/page:1" }
+  }
+
+  assert {
+    condition     = length(aws_ecr_repository.this) == 0 && jsondecode(aws_ecs_task_definition.page[0].container_definitions)[0].image == "registry.example.org/page:1"
+    error_message = "a named image is used, and no registry is made for it"
+  }
+}
+
 run "the_dispatcher_finds_its_whole_configuration" {
   variables {
     environment = "dev"
@@ -173,6 +216,10 @@ run "the_lambda_and_its_events" {
     error_message = "named images are used, and no registry is made"
   }
   assert {
+    condition     = length(aws_ecs_task_definition.page) == 0 && !contains(keys(output.dispatcher_config.targets[0].options), "page_task_definition")
+    error_message = "beside a runner from elsewhere no image of pages is guessed"
+  }
+  assert {
     condition     = aws_lambda_function.settle[0].architectures == tolist(["arm64"]) && aws_ecs_task_definition.runner.runtime_platform[0].cpu_architecture == "ARM64"
     error_message = "one processor for all"
   }
@@ -180,7 +227,9 @@ run "the_lambda_and_its_events" {
     condition = (
       jsondecode(aws_cloudwatch_event_rule.stopped[0].event_pattern).detail.lastStatus == ["STOPPED"] &&
       jsondecode(aws_cloudwatch_event_rule.stopped[0].event_pattern).detail.clusterArn == ["arn:aws:ecs:eu-central-1:111122223333:cluster/spillway-prod"] &&
-      jsondecode(aws_cloudwatch_event_rule.stopped[0].event_pattern).detail.taskDefinitionArn[0].prefix == "arn:aws:ecs:eu-central-1:111122223333:task-definition/spillway-prod-runner:" &&
+      [for definition in jsondecode(aws_cloudwatch_event_rule.stopped[0].event_pattern).detail.taskDefinitionArn : definition.prefix] == [
+        for family in ["runner", "runner-page"] : "arn:aws:ecs:eu-central-1:111122223333:task-definition/spillway-prod-${family}:"
+      ] &&
       jsondecode(aws_cloudwatch_event_rule.reclaimed[0].event_pattern).detail.stopCode == ["SpotInterruption", "TerminationNotice"]
     )
     error_message = "stopped and reclaimed runners of this cluster, not its dispatchers"

@@ -37,7 +37,7 @@ run "least_privilege" {
   assert {
     condition = alltrue([
       for statement in jsondecode(output.policies.dispatcher).Statement :
-      statement.Resource == "arn:aws:ecs:eu-central-1:111122223333:task-definition/spillway-prod-runner:*" && statement.Condition.ArnEquals["ecs:cluster"] == "arn:aws:ecs:eu-central-1:111122223333:cluster/spillway-prod"
+      toset(statement.Resource) == toset([for family in ["runner", "runner-page"] : "arn:aws:ecs:eu-central-1:111122223333:task-definition/spillway-prod-${family}:*"]) && statement.Condition.ArnEquals["ecs:cluster"] == "arn:aws:ecs:eu-central-1:111122223333:cluster/spillway-prod"
       if statement.Action == "ecs:RunTask"
     ])
     error_message = "only runners, only in this cluster"
@@ -114,15 +114,18 @@ run "roles_are_for_this_account" {
 
 run "each_part_pulls_its_own_image" {
   variables {
-    images = { dispatcher = "444455556666.dkr.ecr.us-east-1.amazonaws.com/team/dispatcher@sha256:00" }
+    images = {
+      dispatcher = "444455556666.dkr.ecr.us-east-1.amazonaws.com/team/dispatcher@sha256:00"
+      page       = "444455556666.dkr.ecr.us-east-1.amazonaws.com/team/page:1"
+    }
   }
 
   assert {
     condition = {
-      for part in ["dispatcher_execution", "runner_execution"] : part => [for statement in jsondecode(output.policies[part]).Statement : statement.Resource if statement.Sid == "PullImages"][0]
+      for part in ["dispatcher_execution", "runner_execution"] : part => join(" ", flatten([for statement in jsondecode(output.policies[part]).Statement : statement.Resource if statement.Sid == "PullImages"]))
       } == {
       dispatcher_execution = "arn:aws:ecr:us-east-1:444455556666:repository/team/dispatcher"
-      runner_execution     = "arn:aws:ecr:eu-central-1:111122223333:repository/spillway-prod"
+      runner_execution     = "arn:aws:ecr:eu-central-1:111122223333:repository/spillway-prod arn:aws:ecr:us-east-1:444455556666:repository/team/page"
     }
     error_message = "from its own repository, whichever the other's is"
   }
@@ -130,11 +133,11 @@ run "each_part_pulls_its_own_image" {
 
 run "an_image_by_its_digest_is_ours" {
   variables {
-    images = { dispatcher = "sha256:aa", runner = "sha256:bb", settle = "sha256:cc" }
+    images = { dispatcher = "sha256:aa", runner = "sha256:bb", page = "sha256:dd", settle = "sha256:cc" }
   }
 
   assert {
-    condition     = length(aws_ecr_repository.this) == 1 && endswith(jsondecode(aws_ecs_task_definition.runner.container_definitions)[0].image, "@sha256:bb") && endswith(aws_lambda_function.settle[0].image_uri, "@sha256:cc")
+    condition     = length(aws_ecr_repository.this) == 1 && endswith(jsondecode(aws_ecs_task_definition.runner.container_definitions)[0].image, "@sha256:bb") && endswith(jsondecode(aws_ecs_task_definition.page[0].container_definitions)[0].image, "@sha256:dd") && endswith(aws_lambda_function.settle[0].image_uri, "@sha256:cc")
     error_message = "an upgrade by digests keeps the registry that they are in"
   }
 }

@@ -99,6 +99,39 @@ run "the_dispatcher_finds_its_whole_configuration" {
   }
 }
 
+run "web_pages_have_an_image_with_a_browser" {
+  assert {
+    condition     = output.dispatcher_config.targets[0].options.page_image == "registry.example.org/page:latest"
+    error_message = "the latest of its name in the registry that is made here"
+  }
+}
+
+run "web_pages_are_refused_where_that_is_wanted" {
+  variables {
+    images = { page = "" }
+  }
+
+  assert {
+    condition     = !contains(keys(output.dispatcher_config.targets[0].options), "page_image") && output.dispatcher_config.targets[0].options.image == "registry.example.org/runner:latest"
+    error_message = "the launcher knows of no image for them"
+  }
+}
+
+run "web_pages_beside_a_runner_of_another_registry" {
+  variables {
+    images = { dispatcher = "docker.io/example/dispatcher:1", runner = "docker.io/example/runner:1", page = "sha256:cc" }
+  }
+
+  assert {
+    condition     = output.dispatcher_config.targets[0].options.page_image == "registry.example.org/page@sha256:cc" && output.dispatcher_config.targets[0].options.registry == "registry.example.org"
+    error_message = "a launch logs in where the image of pages is"
+  }
+  assert {
+    condition     = keys(azurerm_role_assignment.pull) == ["runner"]
+    error_message = "and runners may pull it"
+  }
+}
+
 run "least_privilege" {
   assert {
     condition = toset(azurerm_role_definition.this["dispatcher"].permissions[0].actions) == toset([
@@ -154,7 +187,7 @@ run "an_existing_network_redis_and_storage" {
     error_message = "what exists is not made"
   }
   assert {
-    condition     = output.dispatcher_config.targets[0].options.subnet == "/subnets/runners" && !contains(keys(output.dispatcher_config.targets[0].options), "registry") && azurerm_role_assignment.runner.scope == "/containers/c"
+    condition     = output.dispatcher_config.targets[0].options.subnet == "/subnets/runners" && !contains(keys(output.dispatcher_config.targets[0].options), "registry") && !contains(keys(output.dispatcher_config.targets[0].options), "page_image") && azurerm_role_assignment.runner.scope == "/containers/c"
     error_message = "runners stand in the named subnet, pull without logging in, write into the named container"
   }
   assert {
@@ -186,7 +219,12 @@ run "a_redis_in_an_existing_network" {
 
 run "an_image_by_its_digest_is_ours" {
   variables {
-    images = { dispatcher = "sha256:aa", runner = "sha256:bb" }
+    images = { dispatcher = "sha256:aa", runner = "sha256:bb", page = "sha256:cc" }
+  }
+
+  assert {
+    condition     = output.dispatcher_config.targets[0].options.page_image == "registry.example.org/page@sha256:cc"
+    error_message = "that of pages too"
   }
 
   assert {

@@ -110,6 +110,14 @@ run "a_redis_on_the_internet_without_asking" {
   expect_failures = [var.redis]
 }
 
+run "two_registries_that_a_runner_would_log_in_to" {
+  command = plan
+  variables {
+    images = { page = "registry.example.net/page:1", registry = "registry.example.net" }
+  }
+  expect_failures = [var.images]
+}
+
 run "a_name_with_two_hyphens_together" {
   command = plan
   variables {

@@ -92,6 +92,10 @@ run "jobs_as_chosen" {
     condition     = toset(keys(output.size_classes)) == toset(["1", "4"]) && output.size_classes["4"].memory_mib == 16384
     error_message = "what is left out has no job"
   }
+  assert {
+    condition     = { for cpu, size in output.page_classes : cpu => size.memory_mib } == { "1" = 2048, "4" = 16384 }
+    error_message = "a page has room for its browser, and more where more was chosen"
+  }
 }
 
 run "the_configuration_says_only_what_is_said" {

@@ -24,7 +24,7 @@ variables {
 
 run "by_default_a_job_for_each_size" {
   assert {
-    condition = { for cpu, job in google_cloud_run_v2_job.runner : cpu => job.template[0].template[0].containers[0].resources[0].limits } == {
+    condition = { for key, job in google_cloud_run_v2_job.runner : key => job.template[0].template[0].containers[0].resources[0].limits if !startswith(key, "page-") } == {
       "1" = tomap({ cpu = "1", memory = "2048Mi" })
       "2" = tomap({ cpu = "2", memory = "4096Mi" })
       "4" = tomap({ cpu = "4", memory = "8192Mi" })
@@ -87,10 +87,45 @@ run "two_dispatchers_that_never_sleep" {
   assert {
     condition = (
       output.dispatcher_config.targets[0].launcher == "cloud-run" && output.dispatcher_config.targets[0].options.project == "my-project" &&
-      [for job in output.dispatcher_config.targets[0].options.jobs : job.name] == [for cpu in ["1", "2", "4", "6", "8"] : output.runner_jobs[cpu]] &&
+      [for job in output.dispatcher_config.targets[0].options.jobs : job.name if !job.page] == [for cpu in ["1", "2", "4", "6", "8"] : output.runner_jobs[cpu]] &&
       output.dispatcher_config.targets[0].options.jobs[2].cpu_milli == 4000 && output.dispatcher_config.targets[0].options.jobs[2].memory_mib == 8192
     )
     error_message = "the launcher knows every job and its size"
+  }
+}
+
+run "web_pages_have_an_image_with_a_browser" {
+  variables {
+    size_classes = { "1" = 1024, "4" = 16384 }
+  }
+
+  assert {
+    condition = { for key, job in google_cloud_run_v2_job.runner : key => "${job.name} ${job.template[0].template[0].containers[0].image} ${job.template[0].template[0].containers[0].resources[0].limits["memory"]}" } == {
+      "1"      = "spillway-prod-runner-1 europe-west3-docker.pkg.dev/my-project/spillway-prod/runner:latest 1024Mi"
+      "4"      = "spillway-prod-runner-4 europe-west3-docker.pkg.dev/my-project/spillway-prod/runner:latest 16384Mi"
+      "page-1" = "spillway-prod-runner-page-1 europe-west3-docker.pkg.dev/my-project/spillway-prod/page:latest 2048Mi"
+      "page-4" = "spillway-prod-runner-page-4 europe-west3-docker.pkg.dev/my-project/spillway-prod/page:latest 16384Mi"
+    }
+    error_message = "a job for each size once more, with room for the browser"
+  }
+  assert {
+    condition     = { for job in output.dispatcher_config.targets[0].options.jobs : job.name => "${job.cpu_milli} ${job.memory_mib}" if job.page } == { spillway-prod-runner-page-1 = "1000 2048", spillway-prod-runner-page-4 = "4000 16384" }
+    error_message = "the launcher knows which of them are for pages"
+  }
+  assert {
+    condition     = toset(keys(google_cloud_run_v2_job_iam_member.dispatcher)) == toset(["1", "4", "page-1", "page-4"])
+    error_message = "dispatchers may run them"
+  }
+}
+
+run "web_pages_are_refused_where_that_is_wanted" {
+  variables {
+    images = { page = "" }
+  }
+
+  assert {
+    condition     = keys(google_cloud_run_v2_job.runner) == ["1", "2", "4", "6", "8"] && !anytrue([for job in output.dispatcher_config.targets[0].options.jobs : job.page])
+    error_message = "no job for them, and the launcher knows of none"
   }
 }
 
@@ -183,9 +218,13 @@ run "a_redis_with_a_password_of_its_own" {
 
 run "an_image_by_its_digest_is_ours" {
   variables {
-    images = { dispatcher = "sha256:aa", runner = "sha256:bb" }
+    images = { dispatcher = "sha256:aa", runner = "sha256:bb", page = "sha256:cc" }
   }
 
+  assert {
+    condition     = google_cloud_run_v2_job.runner["page-1"].template[0].template[0].containers[0].image == "europe-west3-docker.pkg.dev/my-project/spillway-prod/page@sha256:cc"
+    error_message = "that of pages too"
+  }
   assert {
     condition     = length(google_artifact_registry_repository.this) == 1 && google_cloud_run_v2_job.runner["1"].template[0].template[0].containers[0].image == "europe-west3-docker.pkg.dev/my-project/spillway-prod/runner@sha256:bb"
     error_message = "an upgrade by digests keeps the registry that they are in"

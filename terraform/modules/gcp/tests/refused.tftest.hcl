@@ -102,6 +102,14 @@ run "an_image_that_cloud_run_does_not_take" {
   expect_failures = [var.images]
 }
 
+run "an_image_of_pages_that_cloud_run_does_not_take" {
+  command = plan
+  variables {
+    images = { page = "ghcr.io/example/page:1" }
+  }
+  expect_failures = [var.images]
+}
+
 run "a_name_with_two_hyphens_together" {
   command = plan
   variables {

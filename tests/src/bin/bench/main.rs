@@ -162,6 +162,56 @@ mod tests {
         known.sort();
         assert_eq!(here, known);
         assert!(bench::NAMES.starts_with(&cost::names()), "{:?}", cost::names());
-        assert_eq!(bench::NAMES.len(), cost::names().len() + 25, "the others have a line each in main");
+        assert_eq!(bench::NAMES.len(), cost::names().len() + MODULES.len(), "the others have a line each in main");
+    }
+
+    /// Measurements in the order of their names, each with its file.
+    const MODULES: [(&str, &str); 25] = [
+        (bench::API, "api"),
+        (bench::KILLS, "kills"),
+        (bench::SEGMENT_KILLS, "segment_kills"),
+        (bench::LIVE_SEGMENTS, "live_segments"),
+        (bench::RTMP_FAULTS, "rtmp_faults"),
+        (bench::BAD_STREAMS, "bad_streams"),
+        (bench::OUTPUTS, "outputs"),
+        (bench::GLASS, "glass"),
+        (bench::STARVED, "starved"),
+        (bench::SECRETS, "secrets"),
+        (bench::SOAK, "soak"),
+        (bench::STARTS, "starts"),
+        (bench::LENGTHS, "lengths"),
+        (bench::WEIGHTS, "weights"),
+        (bench::PAGES, "pages"),
+        (bench::FLEET, "fleet"),
+        (bench::DISPATCHER, "dispatcher"),
+        (bench::ESTIMATES, "estimates"),
+        (bench::STILL_CLOCKS, "still_clocks"),
+        (bench::OPUS_LENGTH, "opus_length"),
+        (bench::BAD_NETWORKS, "bad_networks"),
+        (bench::LIP_SYNC, "lip_sync"),
+        (bench::BIG_ROOM, "big_room"),
+        (bench::FUZZ, "fuzz"),
+        (bench::TWELVE_HOURS, "twelve_hours"),
+    ];
+    /// What a file names that uses them.
+    const STORES: &[&str] = &["StoreTarget::all(", "TestBucket::", "CloudKind::"];
+    const BROWSERS: &[&str] = &["ForeignPublisher::browser", "browser::", "hls_player::", "built_template("];
+    const STREAMS: &[&str] = &["RtmpServer::start", "SrtServer::start"];
+
+    /// The set-up installs it for these and for no others: with `--only`, a measurement finds what it needs.
+    #[test]
+    fn what_a_measurement_needs_is_known_to_the_set_up() {
+        let names: Vec<&str> = MODULES.iter().map(|(name, _)| *name).collect();
+        assert!(bench::NAMES.ends_with(&names), "{names:?}");
+        let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("src/bin/bench");
+        let source = |module: &str| std::fs::read_to_string(folder.join(format!("{module}.rs"))).unwrap();
+        for (used, listed) in [(STORES, bench::ON_STORES), (BROWSERS, bench::IN_A_BROWSER), (STREAMS, bench::STREAMING)]
+        {
+            let users = MODULES.into_iter().filter(|(_, module)| {
+                let text = source(module);
+                used.iter().any(|used| text.contains(*used))
+            });
+            assert_eq!(users.map(|(name, _)| name).collect::<Vec<_>>(), listed, "{used:?}");
+        }
     }
 }
