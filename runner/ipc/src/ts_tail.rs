@@ -14,13 +14,17 @@ const TIME_MASK: u64 = (1 << 33) - 1;
 const NINE_TICKS_NS: u64 = 100_000;
 /// How long a lone picture is shown, in 90 kHz: 30 a second.
 const USUAL_STEP: u64 = 3000;
+/// How long a PES packet of sound lasts at least, in 90 kHz: 1024 samples at 48 kHz.
+const SOUND_STEP: u64 = 1920;
+/// Sound that is further from the first picture is none of this segment's: half of what 33 bits hold means "before".
+const MAX_SOUND: u64 = 1 << 32;
 
 /// What of a segment can be played.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TsTail {
     /// The file is cut to so many bytes.
     pub bytes: u64,
-    /// From the first to the end of the last whole picture; of the sound where there are no pictures.
+    /// From the first picture (sound where there are no pictures) to the end of the last whole picture or sound.
     pub length: Duration,
 }
 
@@ -38,7 +42,10 @@ impl TsTail {
             walk.completed(end);
         }
         let (first, last) = (walk.first?, walk.last?);
-        let ticks = (last.wrapping_sub(first) & TIME_MASK) + walk.step.unwrap_or(USUAL_STEP);
+        let pictures = (last.wrapping_sub(first) & TIME_MASK) + walk.step.unwrap_or(USUAL_STEP);
+        // The sound is ahead of the pictures while the encoder is behind.
+        let sound = walk.sound.map(|at| at.wrapping_sub(first) & TIME_MASK).filter(|ticks| *ticks < MAX_SOUND);
+        let ticks = pictures.max(sound.map_or(0, |ticks| ticks + SOUND_STEP));
         Some(Self { bytes: walk.whole_to as u64, length: Duration::from_nanos(ticks * NINE_TICKS_NS / 9) })
     }
 }
@@ -55,6 +62,8 @@ struct Walk {
     last: Option<u64>,
     /// From the one before the last to the last.
     step: Option<u64>,
+    /// Time stamp of the newest whole PES packet of the others.
+    sound: Option<u64>,
 }
 
 impl Walk {
@@ -82,12 +91,13 @@ impl Walk {
     /// Everything before `end` is whole.
     fn completed(&mut self, end: usize) {
         self.whole_to = end;
-        if let Some(open) = self.open.take()
-            && Some(open.pid) == self.leading
-        {
+        let Some(open) = self.open.take() else { return };
+        if Some(open.pid) == self.leading {
             self.first = self.first.or(Some(open.pts));
             self.step = self.last.map(|last| open.pts.wrapping_sub(last) & TIME_MASK).or(self.step);
             self.last = Some(open.pts);
+        } else {
+            self.sound = Some(open.pts);
         }
     }
 }
@@ -220,6 +230,26 @@ mod tests {
             assert_eq!(tail(ends[1] - 188), ends[0]);
             assert_eq!(tail(ends[1] + 188), if ends[2] == ends[1] + 188 { ends[2] } else { ends[1] });
         }
+    }
+
+    /// An encoder that is behind: half a second of sound has no picture yet.
+    #[test]
+    fn sound_behind_the_last_picture_counts() {
+        let (mut bytes, ends) = stream(&[(300, 90_000), (300, 93_000)]);
+        let (sound, _) = stream(&[(300, 93_000 + 45_000)]);
+        // Behind the two tables: the same PES packet as one of the sound, PID 0x101.
+        let mut sound = sound[2 * PACKET_BYTES..].to_vec();
+        sound.chunks_exact_mut(PACKET_BYTES).for_each(|packet| (packet[1], packet[2]) = (packet[1] & 0x40 | 1, 1));
+        bytes.extend(&sound);
+        let tail = TsTail::of(&bytes).unwrap();
+        assert_eq!(tail.bytes as usize, ends[1] + sound.len());
+        assert_eq!(tail.length, Duration::from_nanos((48_000 + SOUND_STEP) * NINE_TICKS_NS / 9));
+        let (mut bytes, _) = stream(&[(300, 90_000), (300, 93_000)]);
+        let (early, _) = stream(&[(300, 60_000)]);
+        let mut early = early[2 * PACKET_BYTES..].to_vec();
+        early.chunks_exact_mut(PACKET_BYTES).for_each(|packet| (packet[1], packet[2]) = (packet[1] & 0x40 | 1, 1));
+        bytes.extend(&early);
+        assert_eq!(TsTail::of(&bytes).unwrap().length, Duration::from_nanos(6000 * NINE_TICKS_NS / 9));
     }
 
     #[test]
