@@ -22,6 +22,7 @@ pub mod key_grid;
 pub mod cadence;
 mod stream_tls;
 mod element;
+mod av1;
 mod nal_unit;
 pub mod track;
 pub mod units;
