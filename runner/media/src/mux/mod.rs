@@ -4,6 +4,7 @@
 
 mod ivf;
 mod mp4;
+mod webm;
 mod ts;
 mod aac;
 mod annexb;
@@ -16,6 +17,7 @@ pub use ivf::Ivf;
 pub use mp4::{FragmentMuxer, Mp4, Mp4TrackKind};
 pub use spool_sink::SpoolSink;
 pub use ts::TsMuxer;
+pub use webm::{FileWrite, WebmMuxer, WebmTrackKind, WebmUnit};
 
 pub(crate) use aac::{FRAME_SAMPLES as AAC_FRAME_SAMPLES, config as aac_config};
 pub(crate) use annexb::{avc_config, h264_samples};
