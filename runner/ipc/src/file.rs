@@ -210,7 +210,7 @@ impl SealTracker {
         match self.container {
             // `ftyp`, then size and type of the box that covers all media.
             Some(Container::Mp4) => 48,
-            // Segment size, seek head, duration, cues position: all in front of the first cluster.
+            // Segment size, seek head and duration: all in front of the first cluster.
             Some(Container::Webm) => 1024,
             // The frame count.
             Some(Container::Ivf) => 32,

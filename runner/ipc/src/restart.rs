@@ -86,7 +86,7 @@ impl RestartPoints {
             let at = self.walked_to;
             let step = match self.container {
                 Container::Mp4 => mp4::unit(reader, at, sealed_to, head, &mut self.offsets)?,
-                Container::Webm => ebml::unit(reader, at, sealed_to)?,
+                Container::Webm => ebml::unit(reader, at, sealed_to, head)?,
                 Container::Ogg => plain::ogg_unit(reader, at, sealed_to)?,
                 Container::Ivf => plain::ivf_unit(reader, at, sealed_to)?,
                 Container::Mp3 => plain::mp3_unit(reader, at, sealed_to)?,

@@ -134,6 +134,17 @@ pub fn opus_duration_ns(packet: &[u8]) -> u64 {
     frame_us * frames * 1000
 }
 
+/// Header of an Opus stream (RFC 7845, 5.1) of one or two channels, of whose beginning so many samples are not heard.
+pub fn opus_head(channels: u8, pre_skip: u16) -> Vec<u8> {
+    let mut head = b"OpusHead".to_vec();
+    head.extend([1, channels]);
+    head.extend(pre_skip.to_le_bytes());
+    head.extend(48_000u32.to_le_bytes());
+    // No gain, mapping family 0.
+    head.extend([0u8; 3]);
+    head
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -24,6 +24,7 @@ pub mod cadence;
 pub mod template_server;
 mod stream_tls;
 mod element;
+mod av1;
 mod nal_unit;
 pub mod track;
 pub mod units;

@@ -127,7 +127,7 @@ impl Passthrough {
     }
 
     /// A muted picture is black, as in a composed recording. Every return begins with a key frame, so that a foreign
-    /// picture before it does no harm. Without it sound has to wait for the picture in a WebM, whose muxer sorts by time.
+    /// picture before it does no harm.
     pub fn fill_with(&mut self, black: Bytes) {
         self.black = Some(black);
     }
@@ -176,8 +176,6 @@ impl Passthrough {
         let Some(black) = &self.black else { return Ok(()) };
         let at = self.last.map_or(at, |last| at.max(last + CLOSEST_NS));
         self.feed.push_frame(black.clone(), at, true)?;
-        // Outputs that would wait for the next frame need not.
-        self.feed.lasts(at + BLACK_NS);
         self.last = Some(at);
         Ok(())
     }

@@ -122,6 +122,40 @@ fn sound_alone_is_no_beginning_where_there_are_pictures() {
     }
 }
 
+/// A shared screen that stands still: clusters of sound alone. Pictures behind them need the ones before.
+#[test]
+fn sound_alone_is_no_beginning_of_a_webm_with_pictures() {
+    let element = |id: &[u8], content: &[u8]| {
+        let size = (content.len() as u64 | 1 << 56).to_be_bytes();
+        [id, &size, content].concat()
+    };
+    let entry = |number: u8, kind: u8| element(&[0xAE], &[0xD7, 0x81, number, 0x83, 0x81, kind]);
+    let block = |track: u8, flags: u8| element(&[0xA3], &[&[0x80 | track, 0, 0, flags][..], &[7; 10_000]].concat());
+    for (kinds, last_key) in [([1, 2], 1), ([2, 1], 4), ([2, 2], 4)] {
+        let tracks = element(&[0x16, 0x54, 0xAE, 0x6B], &[entry(1, kinds[0]), entry(2, kinds[1])].concat());
+        let mut bytes = [&[0x1A, 0x45, 0xDF, 0xA3, 0x80, 0x18, 0x53, 0x80, 0x67][..], &[0xFF; 8], &tracks[..]].concat();
+        bytes[9] = 1;
+        let mut starts = vec![];
+        // Both with a key frame twice, one that is none, and the second track alone twice.
+        for blocks in [
+            [block(1, 0x80), block(2, 0x80)].concat(),
+            [block(2, 0x80), block(1, 0x80)].concat(),
+            [block(1, 0), block(2, 0x80)].concat(),
+            [block(2, 0x80), block(2, 0)].concat(),
+            [block(2, 0x80), block(2, 0x80)].concat(),
+        ] {
+            starts.push(bytes.len() as u64);
+            bytes.extend(element(&[0x1F, 0x43, 0xB6, 0x75], &blocks));
+        }
+        let file = file(bytes);
+        let end = file.bytes.len() as u64;
+        let mut points = RestartPoints::new(Container::Webm);
+        points.advance(&file.reader, end).unwrap();
+        assert_eq!(points.walked_to(), end);
+        assert_eq!(points.before(end, NEAR), Some(starts[last_key]), "{kinds:?}");
+    }
+}
+
 #[test]
 fn a_keyframe_that_is_too_far_back_is_not_worth_its_room() {
     let (starts, file) = mp4(&[vec![true], vec![false; 1800]].concat());

@@ -23,6 +23,7 @@ use spillway_media::encoded::StreamNumber;
 use spillway_media::output::{
     Fanout, Feed, FileTakerOptions, Pipeline, PipelineEvent, PipelinePlan, PipelineProgress, TakerProgress, add_file,
 };
+use spillway_media::passthrough::Passthrough;
 use spillway_media::track::{Codec, Frame, TrackId};
 use spillway_media::units::MediaTime;
 use spillway_plan::Container;
@@ -75,6 +76,28 @@ pub fn start(plan: &FilePlan, path: &Path) -> (OneFile, FileFeeds, Receiver<Pipe
     let (pipeline, feeds) = Pipeline::start(&inputs, fanout).unwrap();
     let feeds = FileFeeds { video: feeds.video, audio: feeds.audio.into_iter().next() };
     (OneFile { pipeline, file }, feeds, told)
+}
+
+/// Records `frames` of one track.
+pub fn record(frames: &[Frame], codec: Codec, container: Container, path: &Path) {
+    let size = frames[0].size.unwrap_or_default();
+    let plan = FilePlan {
+        video: codec.is_video().then_some(VideoInputFormat::Copied { codec, size }),
+        audio: (!codec.is_video()).then_some(AudioInputFormat::Copied { codec, channels: 2 }),
+        container,
+        fragment_ms: 1000,
+    };
+    let (pipeline, feeds, told) = start(&plan, path);
+    let feed = feeds.video.or(feeds.audio).unwrap();
+    let mut copy = Passthrough::new(feed, codec, frames[0].at);
+    for frame in frames {
+        if copy.frame(frame).is_err() {
+            break;
+        }
+    }
+    copy.end();
+    drained(&told);
+    drop(pipeline);
 }
 
 pub fn drained(told: &Receiver<PipelineEvent>) {

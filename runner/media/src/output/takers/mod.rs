@@ -1,6 +1,7 @@
-//! Outputs that make one file each: `mp4` and `ivf` by our own muxers, `muxed` (WebM, Ogg, MP3) by one of GStreamer's.
+//! Outputs that make one file each: `mp4`, `webm` and `ivf` by our own muxers, `muxed` (Ogg, MP3) by one of GStreamer's.
 
 mod mp4;
+mod webm;
 mod ivf;
 mod muxed;
 
@@ -16,6 +17,7 @@ use crate::encoded::{EncodedFormat, StreamNumber};
 use ivf::IvfFile;
 use mp4::Mp4File;
 use muxed::MuxedFile;
+use webm::WebmFile;
 
 /// What a file is made of, and how.
 #[derive(Clone, Debug)]
@@ -49,8 +51,9 @@ pub fn add_file(
         .collect();
     let taker: Box<dyn OutputTaker> = match options.container {
         Container::Mp4 => Box::new(Mp4File::open(file, &inputs, options.fragment_ms)?),
+        Container::Webm => Box::new(WebmFile::open(file, &inputs)?),
         Container::Ivf => Box::new(IvfFile::open(file, &inputs)?),
-        container @ (Container::Webm | Container::Ogg | Container::Mp3) => {
+        container @ (Container::Ogg | Container::Mp3) => {
             Box::new(MuxedFile::open(file, container, &inputs, reporter, progress.clone())?)
         }
     };

@@ -20,7 +20,7 @@ use crate::output::feed::frame_buffer;
 use crate::output::link::{connect, static_pad};
 use crate::output::taker::{OutputTaker, TakerEnd, TakerError, TakerProgress};
 
-/// A WebM, Ogg or MP3 file that is being written. Dropping it stops its threads and closes the file.
+/// An Ogg or MP3 file that is being written. Dropping it stops its threads and closes the file.
 pub(super) struct MuxedFile {
     pipeline: gst::Pipeline,
     sink: SpoolSink,
@@ -31,11 +31,6 @@ pub(super) struct MuxedFile {
 struct MuxerInput {
     stream: StreamNumber,
     appsrc: gst_app::AppSrc,
-    /// Copied pictures have no duration of their own, and webmmux writes the end of the last buffer as the file's length: so the
-    /// newest one waits here until the next has come, or it is known how long it lasts. (Blocks stay simple: its
-    /// `frame-duration` is off.)
-    holds: bool,
-    held: Option<gst::Buffer>,
     /// Opus of our own encoder: a shorter last packet is said to the muxer.
     clipped: bool,
 }
@@ -57,12 +52,8 @@ impl MuxedFile {
             let out = connect(&muxed.pipeline, &appsrc, chain)?;
             let way_in = mux_pad(&mux, format.kind())?;
             out.link(&way_in).map_err(build)?;
-            if format.kind() == MediaKind::Video {
-                keep_first_caps(&way_in);
-            }
             let clipped = matches!(format, EncodedFormat::Opus { pre_skip: 1.., .. });
-            let holds = matches!(format, EncodedFormat::Video { framerate: None, .. });
-            muxed.inputs.push(MuxerInput { stream: *stream, appsrc, holds, held: None, clipped });
+            muxed.inputs.push(MuxerInput { stream: *stream, appsrc, clipped });
         }
         muxed.watch_bus(reporter)?;
         muxed.pipeline.set_state(gst::State::Playing).map_err(build)?;
@@ -99,7 +90,7 @@ impl MuxedFile {
 
 impl OutputTaker for MuxedFile {
     fn take(&mut self, unit: &EncodedUnit) -> Result<(), TakerError> {
-        let Some(input) = self.inputs.iter_mut().find(|input| input.stream == unit.stream) else { return Ok(()) };
+        let Some(input) = self.inputs.iter().find(|input| input.stream == unit.stream) else { return Ok(()) };
         let mut buffer = frame_buffer(unit.data.clone(), unit.at_ns, unit.key);
         if let Some(buffer) = buffer.get_mut()
             && unit.duration_ns > 0
@@ -109,32 +100,14 @@ impl OutputTaker for MuxedFile {
                 clip(buffer, unit);
             }
         }
-        let ready = if input.holds { input.held.replace(buffer) } else { Some(buffer) };
         // Refused only after an error, which is reported by itself.
-        if let Some(buffer) = ready {
-            let _ = input.appsrc.push_buffer(buffer);
-        }
+        let _ = input.appsrc.push_buffer(buffer);
         self.progress.wait_with(self.inputs.iter().map(|input| input.appsrc.current_level_bytes()).sum());
         Ok(())
     }
 
-    fn lasts(&mut self, stream: StreamNumber, end_ns: u64) {
-        let Some(input) = self.inputs.iter_mut().find(|input| input.stream == stream) else { return };
-        let Some(mut buffer) = input.held.take() else { return };
-        let until = gst::ClockTime::from_nseconds(end_ns);
-        if let Some(duration) = buffer.pts().and_then(|at| until.checked_sub(at))
-            && let Some(buffer) = buffer.get_mut()
-        {
-            buffer.set_duration(duration);
-        }
-        let _ = input.appsrc.push_buffer(buffer);
-    }
-
     fn end(&mut self, _: u64) -> Result<TakerEnd, TakerError> {
-        for input in &mut self.inputs {
-            if let Some(buffer) = input.held.take() {
-                let _ = input.appsrc.push_buffer(buffer);
-            }
+        for input in &self.inputs {
             let _ = input.appsrc.end_of_stream();
         }
         Ok(TakerEnd::Later)
@@ -170,22 +143,6 @@ fn clip(buffer: &mut gst::BufferRef, unit: &EncodedUnit) {
         let (start, end) = (gst::format::Default::ZERO, gst::format::Default::from_u64(samples));
         gst_audio::AudioClippingMeta::add(buffer, start, end);
     }
-}
-
-/// A picture that changes its size may bring new caps, which muxers refuse. Key frames say their size themselves, so
-/// the first label will do.
-fn keep_first_caps(pad: &gst::Pad) {
-    let seen = AtomicBool::new(false);
-    pad.add_probe(gst::PadProbeType::EVENT_DOWNSTREAM, move |_, info| match &info.data {
-        Some(gst::PadProbeData::Event(event))
-            if event.type_() == gst::EventType::Caps && seen.swap(true, Ordering::Relaxed) =>
-        {
-            // Taken rather than dropped: the event was released twice otherwise (GStreamer 1.22).
-            info.data = None;
-            gst::PadProbeReturn::Handled
-        }
-        _ => gst::PadProbeReturn::Ok,
-    });
 }
 
 fn fault(error: &gst::message::Error) -> PipelineError {

@@ -1,13 +1,10 @@
 //! AV1 over RTP (AOM specification 1.0): packets of one temporal unit → OBUs that carry their size. Pure.
 
-use super::bits::{Bits, IncompleteFrame, leb128, put_leb128};
+use super::bits::{IncompleteFrame, put_leb128};
 use super::bounds::is_too_large;
+use crate::av1::{HAS_EXTENSION, HAS_SIZE, SEQUENCE_HEADER, SequenceHeader, TEMPORAL_DELIMITER, leb128};
 
-const SEQUENCE_HEADER: u8 = 1;
-const TEMPORAL_DELIMITER: u8 = 2;
 const TILE_LIST: u8 = 8;
-const HAS_SIZE: u8 = 0x02;
-const HAS_EXTENSION: u8 = 0x04;
 
 /// Only the start of a new coded video sequence can be recognised from one packet, and after a loss nothing else helps.
 pub(super) fn starts(payload: &[u8]) -> bool {
@@ -82,51 +79,11 @@ fn put(obu: &[u8], out: &mut Vec<u8>, key: &mut Option<Option<(u32, u32)>>) -> R
         return Ok(());
     }
     if kind == SEQUENCE_HEADER {
-        *key = Some(size(body));
+        *key = Some(SequenceHeader::read(body).map(|header| header.size));
     }
     out.push(header | HAS_SIZE);
     out.extend_from_slice(&obu[1..head]);
     put_leb128(out, body.len());
     out.extend_from_slice(body);
     Ok(())
-}
-
-/// Largest picture of a sequence (AV1 bitstream 5.5.1).
-fn size(sequence_header: &[u8]) -> Option<(u32, u32)> {
-    let mut bits = Bits::new(sequence_header);
-    bits.skip(3)?;
-    bits.skip(1)?;
-    let reduced = bits.bit()?;
-    if reduced {
-        bits.skip(5)?;
-    } else {
-        let mut decoder_model = None;
-        if bits.bit()? {
-            bits.skip(64)?;
-            if bits.bit()? {
-                bits.golomb()?;
-            }
-            if bits.bit()? {
-                decoder_model = Some(bits.bits(5)? + 1);
-                bits.skip(32 + 10)?;
-            }
-        }
-        let initial_delay = bits.bit()?;
-        for _ in 0..=bits.bits(5)? {
-            bits.skip(12)?;
-            if bits.bits(5)? > 7 {
-                bits.skip(1)?;
-            }
-            if let Some(width) = decoder_model
-                && bits.bit()?
-            {
-                bits.skip(2 * width as usize + 1)?;
-            }
-            if initial_delay && bits.bit()? {
-                bits.skip(4)?;
-            }
-        }
-    }
-    let (width_bits, height_bits) = (bits.bits(4)? + 1, bits.bits(4)? + 1);
-    Some((bits.bits(width_bits)? + 1, bits.bits(height_bits)? + 1))
 }

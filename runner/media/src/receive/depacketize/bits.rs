@@ -6,18 +6,7 @@ pub(super) use crate::nal_unit::Bits;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct IncompleteFrame;
 
-/// LEB128 as AV1 uses it: value and how many bytes it took.
-pub(super) fn leb128(data: &[u8]) -> Option<(usize, usize)> {
-    let mut value = 0u64;
-    for (place, byte) in data.iter().take(8).enumerate() {
-        value |= u64::from(byte & 0x7f) << (7 * place);
-        if byte & 0x80 == 0 {
-            return Some((usize::try_from(value).ok()?, place + 1));
-        }
-    }
-    None
-}
-
+/// LEB128 as AV1 uses it.
 pub(super) fn put_leb128(out: &mut Vec<u8>, mut value: usize) {
     loop {
         let byte = (value & 0x7f) as u8;
