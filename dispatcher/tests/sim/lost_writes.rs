@@ -33,14 +33,16 @@ async fn start_all(harness: &Harness, ids: &[String], dice: &mut StdRng) {
 
 /// A stop in the moment of the loss may go unanswered; callers ask again.
 async fn stop(harness: &Harness, id: &str) {
+    let mut last = None;
     for _ in 0..20 {
         match harness.livekit.stop(id).await {
             Ok(_) => return,
             Err(error) if error.code == Code::FailedPrecondition => return,
-            Err(_) => sleep(SECOND).await,
+            Err(error) => last = Some(error),
         }
+        sleep(SECOND).await;
     }
-    panic!("{id} cannot be stopped");
+    panic!("{id} cannot be stopped: {last:?}");
 }
 
 async fn all_end_well(harness: &Harness, ids: &[String], seed: u64) {

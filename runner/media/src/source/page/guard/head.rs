@@ -197,7 +197,6 @@ mod tests {
             "GET ftp://a.example/ HTTP/1.1\r\n\r\n",
             "CONNECT a.example HTTP/1.1\r\n\r\n",
             "CONNECT a.example:99999 HTTP/1.1\r\n\r\n",
-            "GET http:///x HTTP/1.1\r\n\r\n",
             "GET http://a.example/ HTTP/2\r\n\r\n",
             "GET http://a.example/ x HTTP/1.1\r\n\r\n",
             "get http://a.example/ HTTP/1.1\r\n\r\n",
