@@ -278,9 +278,10 @@ impl ReportPublisher {
         let updated = self.registry.apply(&self.egress_id, &event).await?;
         match updated {
             Updated::Written(_) => Ok(Ownership::Ours),
+            // First: an older record may have the same EgressInfo.
+            Updated::Left(record) if self.is_older(&record) => self.restore(report, &event).await,
             // Written by us, but the answer was lost and the command repeated.
             Updated::Left(record) if record.attempt == self.attempt && record.info == info => Ok(Ownership::Ours),
-            Updated::Left(record) if self.is_older(&record) => self.restore(report, &event).await,
             Updated::Left(_) => Ok(Ownership::Theirs),
             Updated::Missing => {
                 info!("redis has lost the record, written again");

@@ -427,13 +427,16 @@ fn what_the_real_server_sends_is_planned() {
     let step = steps.iter().find(|step| step["step"] == "StartEgress (v2)").unwrap();
     let body = step["messages"][0]["body"]["egress"].clone();
     let asked: livekit::StartEgressRequest = serde_json::from_value(body).unwrap();
-    let plan = planned(asked.clone());
+    // Its store comes without credentials.
+    let storage = StorageConfig { own_buckets: vec!["b".into()], ..StorageConfig::default() };
+    let defaults = Defaults { storage: storage.clone(), ..Defaults::default() };
+    let plan = with(asked.clone(), &defaults).expect("a plan");
     let video = Some(MediaVideo::Camera("alice".into()));
     assert_eq!(plan.source, Source::Media { video, audio: vec![], other_audio: true });
     let kinds: Vec<OutputKind> = plan.outputs.iter().map(Output::kind).collect();
     assert_eq!(kinds, [OutputKind::File, OutputKind::Segments, OutputKind::Images]);
     assert!(matches!(&plan.picture, Some(VideoPlan::Single(encoding)) if encoding.height == 1280));
-    assert_eq!(places(&destinations(&start(asked), &StorageConfig::default()).unwrap()), ["b", "b", "b"]);
+    assert_eq!(places(&destinations(&start(asked), &storage).unwrap()), ["b", "b", "b"]);
 }
 
 #[test]

@@ -273,15 +273,16 @@ mod tests {
     fn a_step_is_a_click_and_a_tone_is_none() {
         let mut left = beeping(&[(person("p0"), 0.5), (person("p1"), 0.25)]);
         let quiet = DecodedAudio { right: vec![0.0; left.len()], left: left.clone(), begins: 0.0 };
-        assert_eq!(quiet.clicks(0.0, 4.0, 0.01), []);
-        // Two steps of 0.02, at 1 s and at 3 s.
-        left[RATE..RATE * 3].iter_mut().for_each(|sample| *sample += 0.02);
+        // The begin of a beep bends by 0.0176.
+        assert_eq!(quiet.clicks(0.0, 4.0, 0.02), []);
+        // Two steps of 0.04, at 1 s and at 3 s.
+        left[RATE..RATE * 3].iter_mut().for_each(|sample| *sample += 0.04);
         let stepped = DecodedAudio { left, ..quiet };
-        let clicks = stepped.clicks(0.0, 4.0, 0.01);
+        let clicks = stepped.clicks(0.0, 4.0, 0.02);
         let at: Vec<f64> = clicks.iter().map(|(at, _)| (at * 100.0).round() / 100.0).collect();
         assert_eq!(at, [1.0, 3.0]);
-        assert!(clicks.iter().all(|(_, size)| (0.018..0.025).contains(size)), "{clicks:?}");
-        assert_eq!(stepped.clicks(1.5, 2.5, 0.01), []);
+        assert!(clicks.iter().all(|(_, size)| (0.036..0.05).contains(size)), "{clicks:?}");
+        assert_eq!(stepped.clicks(1.5, 2.5, 0.02), []);
     }
 
     #[test]
