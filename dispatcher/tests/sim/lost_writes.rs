@@ -42,7 +42,8 @@ async fn stop(harness: &Harness, id: &str) {
         }
         sleep(SECOND).await;
     }
-    panic!("{id} cannot be stopped: {last:?}");
+    let (info, recordings) = (harness.livekit.status(id), harness.runners.recordings(id));
+    panic!("{id} cannot be stopped: {last:?}, {info:?}, recordings {recordings:?}");
 }
 
 async fn all_end_well(harness: &Harness, ids: &[String], seed: u64) {
