@@ -445,13 +445,13 @@ impl ScriptedRunner<'_> {
         loop {
             match until_ok(|| registry.apply(&self.id, &reported)).await {
                 Updated::Written(_) => return true,
-                Updated::Left(record) if record.attempt == attempt && record.info == info => return true,
                 Updated::Left(record) if is_older(&record, attempt) => {
                     let restored = LaunchEvent::Restored(Box::new(copy.clone()));
                     if let Updated::Written(_) = until_ok(|| registry.apply(&self.id, &restored)).await {
                         return true;
                     }
                 }
+                Updated::Left(record) if record.attempt == attempt && record.info == info => return true,
                 Updated::Left(_) => return false,
                 Updated::Missing => {
                     if until_ok(|| registry.create(&copy)).await == Created::Yes {
