@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write;
 
 use chrono::{NaiveDate, NaiveTime};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use spillway_bus::{BusError, Tasks};
 
 use super::entry::{Entry, day};
@@ -37,7 +37,7 @@ impl By {
 }
 
 /// Sums of some tasks.
-#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct BillRow {
     /// How many.
     pub tasks: u64,
