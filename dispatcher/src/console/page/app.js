@@ -93,7 +93,12 @@ byId('sign-in').addEventListener('submit', (event) => {
   const input = byId('token');
   setToken(input.value.trim());
   input.value = '';
-  open();
+  open().then(() => {
+    // The field that had the focus is hidden now.
+    if (!byId('tabs').hidden) {
+      byId(`tab-${shown}`).focus();
+    }
+  });
 });
 
 byId('sign-out').addEventListener('click', () => {
