@@ -4,6 +4,7 @@ mod api;
 mod bad_networks;
 mod bad_streams;
 mod big_room;
+mod console;
 mod cost;
 mod dispatcher;
 mod encoded_clip;
@@ -111,6 +112,7 @@ async fn main() -> Result<()> {
     let pages = if wants(bench::PAGES) { pages::measure(args.seconds).await? } else { vec![] };
     let fleet = if wants(bench::FLEET) { Some(fleet::measure(args.fleet, args.seed).await?) } else { None };
     let dispatcher = if wants(bench::DISPATCHER) { Some(dispatcher::measure(args.live).await?) } else { None };
+    let console = if wants(bench::CONSOLE) { Some(console::measure().await?) } else { None };
     let estimates = if wants(bench::ESTIMATES) {
         estimates::measure(args.estimates, args.longest, args.seed).await?
     } else {
@@ -130,6 +132,7 @@ async fn main() -> Result<()> {
         "big_room": big_room, "fuzz": fuzz, "twelve_hours": twelve_hours,
         "estimates": estimates,
         "dispatcher": dispatcher,
+        "console": console,
         "fleet": fleet,
         "segment_kills": segment_kills, "live_segments": live_segments,
         "rtmp_faults": rtmp_faults, "bad_streams": bad_streams, "outputs": outputs, "glass": glass,
@@ -162,6 +165,6 @@ mod tests {
         known.sort();
         assert_eq!(here, known);
         assert!(bench::NAMES.starts_with(&cost::names()), "{:?}", cost::names());
-        assert_eq!(bench::NAMES.len(), cost::names().len() + 25, "the others have a line each in main");
+        assert_eq!(bench::NAMES.len(), cost::names().len() + 26, "the others have a line each in main");
     }
 }
