@@ -14,7 +14,6 @@ use spillway_dispatcher::billing::bill::{self, By};
 use spillway_dispatcher::billing::price_quote;
 use spillway_dispatcher::config::ConfigError;
 use spillway_dispatcher::targets::{OperatorState, SWITCHES};
-use spillway_plan::Defaults;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
@@ -145,14 +144,7 @@ fn price(request: Option<PathBuf>, minutes: f64, list: bool, text: Result<String
     let text = text.with_context(|| format!("read {}", path.display()))?;
     let value =
         serde_yaml_ng::from_str(&text).with_context(|| format!("{} is neither JSON nor YAML", path.display()))?;
-    let mut start = spillway_plan::start_request(value)?;
-    if start.egress_id.is_empty() {
-        "EG_price".clone_into(&mut start.egress_id);
-    }
-    // Nothing is started, so API key and server do not have to be known.
-    let defaults = config.as_ref().map(|config| config.defaults.clone()).unwrap_or_default();
-    let defaults = Defaults { mints_tokens: true, knows_server: true, ..defaults };
-    let load = spillway_cost::load(&spillway_plan::plan(&start, &defaults)?);
+    let load = price_quote::load_of(value, config.as_ref().map(|config| &config.defaults))?;
     let quotes = price_quote::quotes(&load, minutes * 60.0, config.as_ref(), prices);
     print!("{}", price_quote::table(&quotes, prices, minutes));
     Ok(())

@@ -1,6 +1,7 @@
 //! One running dispatcher: serves StartEgress, StopEgress and UpdateStream, and runs the actors' loops. Made by `main`;
 //! every loop is a task of its own.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,8 +15,10 @@ use tracing::{error, info, warn};
 use crate::admission::Bounds;
 use crate::billing::orphan_tracker::Finding;
 use crate::config::Config;
+#[cfg(feature = "testing")]
+use crate::console::ConsoleBody;
 use crate::control::{ControlHandler, ControlMethod};
-use crate::health;
+use crate::health::{self, PortRoutes};
 use crate::launch;
 use crate::list_active::ListActive;
 use crate::metrics_log;
@@ -40,14 +43,24 @@ impl Dispatcher {
     /// first case.
     pub async fn start(setup: Setup) -> Result<Self, DispatcherError> {
         let actors = setup.actors("dispatcher")?;
-        let Actors { bus, io, instance, records, intake, launcher, finisher, exits, orphans } = &actors;
+        let Actors { bus, io, instance, records, intake, launcher, finisher, exits, orphans, console } = &actors;
         orphans.installation.learn().await?;
         // Without it, another dispatcher would adopt the first records of this one.
         records.beat().await?;
         let config = instance.config();
-        for at in [config.health, config.metrics].into_iter().flatten() {
+        let own = address(&config);
+        // Where there is none, a reload may switch it on.
+        let beside_health = own.is_none();
+        let ports = [(config.health, true, beside_health), (config.metrics, true, false), (own, false, true)];
+        for (at, has_health, has_console) in ports {
+            let Some(at) = at else { continue };
             let listener = health::listen(at).await.map_err(|source| DispatcherError::Health { at, source })?;
-            instance.spawn(health::serve(listener, Arc::clone(exits)));
+            let routes = PortRoutes {
+                instance: Arc::clone(instance),
+                exits: has_health.then(|| Arc::clone(exits)),
+                console: has_console.then(|| Arc::clone(console)),
+            };
+            instance.spawn(health::serve(listener, routes));
         }
         io.listen().await?;
         let control = RpcServer::new(bus, service::EGRESS_HANDLER);
@@ -66,6 +79,7 @@ impl Dispatcher {
         instance.spawn(launch::run(Arc::clone(launcher)));
         instance.spawn(reconciler.run());
         instance.spawn(accountant.run());
+        instance.spawn(Arc::clone(console).run());
         if config.log_json {
             instance.spawn(metrics_log::run(Arc::clone(instance)));
         }
@@ -148,6 +162,7 @@ impl Dispatcher {
             ("redis", format!("{:?}", old.redis) != format!("{:?}", new.redis)),
             ("health, prometheus_port", (old.health, old.metrics) != (new.health, new.metrics)),
             ("push", old.push != new.push),
+            ("console.address", address(&old) != address(&new)),
             ("ticket_key", old.ticket_key.as_ref().map(Secret::reveal) != new.ticket_key.as_ref().map(Secret::reveal)),
             ("logging", (&old.log_level, old.log_json) != (&new.log_level, new.log_json)),
             ("stack", old.stack != new.stack),
@@ -165,11 +180,16 @@ impl Dispatcher {
                 old.targets.clone()
             }
         };
+        // Tokens are those of now. One that is to move must not be served where others may reach it meanwhile.
+        let stays = address(&old) == address(&new);
+        let before = old.console.clone().filter(|_| new.console.is_some());
+        let console = if stays { new.console.clone() } else { before };
         let new = Config {
             redis: old.redis.clone(),
             targets,
             health: old.health,
             push: old.push.clone(),
+            console,
             metrics: old.metrics,
             ticket_key: old.ticket_key.clone(),
             log_level: old.log_level.clone(),
@@ -204,6 +224,13 @@ impl Dispatcher {
         Ok(targets)
     }
 
+    /// The console's answer to a request, without a port. For tests in virtual time, in which sockets are never waited for.
+    #[cfg(feature = "testing")]
+    pub async fn console(&self, request: hyper::Request<hyper::body::Bytes>) -> hyper::Response<ConsoleBody> {
+        let (head, body) = request.into_parts();
+        self.actors.console.answer(&head, body).await
+    }
+
     /// Stops as if the process had been killed: nothing is finished, nothing is reported. For tests of what other
     /// dispatchers do then.
     #[cfg(feature = "testing")]
@@ -214,6 +241,11 @@ impl Dispatcher {
             self.control.unsubscribe_pattern(method).await;
         }
     }
+}
+
+/// Where the console has a port of its own.
+fn address(config: &Config) -> Option<SocketAddr> {
+    config.console.as_ref().and_then(|rules| rules.address)
 }
 
 /// Searches for lost tasks and egresses, as `--sweep` does; takes the whole grace where a task may turn out to be lost.

@@ -8,6 +8,7 @@ use std::time::Duration;
 use prost::Message;
 use spillway_bus::lifecycle::{EndCondition, LaunchEvent, SeenLaunch};
 use spillway_bus::{BusError, ClaimToken, IoClient, Record, Tickets, Updated};
+use spillway_launchers::TaskLinks;
 use spillway_process::{LocalRoot, chain};
 use spillway_protocol::ids::EgressId;
 use spillway_protocol::ledger::{Fact, Outcome};
@@ -95,10 +96,14 @@ impl Finisher {
         };
         let FilesLeftBehind { mut facts, finished } = self.left_behind(&record).await;
         let outcome = if finished { Outcome::Complete } else { outcome(message.clone()) };
+        let TaskLinks { task_url, log_url } = record.task().map(|task| self.targets.links(task)).unwrap_or_default();
+        if let (Some(url), true) = (&task_url, self.instance.config().links_in_details) {
+            facts.push(Fact::Noted(format!("task: {url}")));
+        }
         facts.push(Fact::Over(outcome));
         let ended = self.end_with(id, facts, when).await?.is_some();
         if ended {
-            info!(egress_id = %id, reason = message, finished, "egress ended by the dispatcher");
+            info!(egress_id = %id, reason = message, finished, task_url, log_url, "egress ended by the dispatcher");
         }
         Ok(ended)
     }

@@ -1,8 +1,9 @@
-//! The HTTP port: `/healthz` (the process works), `/readyz` (it takes new work), `/metrics`, and `/events/cloudrun`
-//! (see `events`). One task per connection. On hyper, which the tree has anyway: a web framework would add a router for
-//! four paths.
+//! The HTTP ports: `/healthz` (the process works), `/readyz` (it takes new work), `/metrics`, `/events/cloudrun` (see
+//! `events`), and what is below `/console`, here or on a port of its own (see `console`). One task per connection. On hyper,
+//! which the tree has anyway: a web framework would add a router for five paths.
 
 use std::convert::Infallible;
+use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -16,6 +17,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::TcpListener;
 use tracing::{debug, info, warn};
 
+use crate::console::{self, Console, ConsoleBody};
 use crate::events::{self, TokenVerifier};
 use crate::instance::Instance;
 use crate::reconcile::task_exit::ExitEvents;
@@ -26,52 +28,78 @@ const PUSHED: &str = "/events/cloudrun";
 ///
 /// # Errors
 /// When the address is taken or not ours; a retry is right in the first case.
-pub async fn listen(at: SocketAddr) -> std::io::Result<TcpListener> {
+pub async fn listen(at: SocketAddr) -> io::Result<TcpListener> {
     TcpListener::bind(at).await
 }
 
+/// What one port serves.
+pub struct PortRoutes {
+    /// Of the dispatcher.
+    pub instance: Arc<Instance>,
+    /// Health, metrics and events; `None`: not here.
+    pub exits: Option<Arc<ExitEvents>>,
+    /// The console; `None`: not here.
+    pub console: Option<Arc<Console>>,
+}
+
 /// Serves until the dispatcher stops.
-pub async fn serve(listener: TcpListener, exits: Arc<ExitEvents>) {
-    let instance = Arc::clone(&exits.actions.instance);
+pub async fn serve(listener: TcpListener, routes: PortRoutes) {
     if let Ok(at) = listener.local_addr() {
-        info!(%at, "health is served");
+        info!(%at, health = routes.exits.is_some(), console = routes.console.is_some(), "http is served");
     }
-    let verifier = Arc::new(instance.config().push.clone().map(TokenVerifier::new));
+    let verifier = routes.instance.config().push.clone().map(TokenVerifier::new);
+    let site = Arc::new((routes, verifier));
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
-            () = instance.shutdown.triggered() => return,
+            () = site.0.instance.shutdown.triggered() => return,
         };
         match accepted {
-            Ok((stream, _)) => drop(tokio::spawn(attend(stream, Arc::clone(&exits), Arc::clone(&verifier)))),
+            Ok((stream, _)) => drop(tokio::spawn(attend(stream, Arc::clone(&site)))),
             Err(error) => {
-                warn!(%error, "health: no connection taken");
+                warn!(%error, "http: no connection taken");
                 tokio::time::sleep(std::time::Duration::from_millis(200)).await;
             }
         }
     }
 }
 
-async fn attend(stream: tokio::net::TcpStream, exits: Arc<ExitEvents>, verifier: Arc<Option<TokenVerifier>>) {
+async fn attend(stream: tokio::net::TcpStream, site: Arc<(PortRoutes, Option<TokenVerifier>)>) {
     let service = service_fn(|request: Request<Incoming>| {
-        let (exits, verifier) = (Arc::clone(&exits), Arc::clone(&verifier));
-        async move {
-            let pushed = request.method() == Method::POST && request.uri().path() == PUSHED;
-            Ok::<_, Infallible>(if pushed {
-                text_response(push(request, &exits, verifier.as_ref().as_ref()).await, String::new())
-            } else {
-                answer(request.uri().path(), &exits.actions.instance)
-            })
-        }
+        let site = Arc::clone(&site);
+        async move { Ok::<_, Infallible>(site.0.answer(request, site.1.as_ref()).await) }
     });
     // With a timer, hyper closes connections whose request head takes longer than 30 s.
     let served = http1::Builder::new().timer(TokioTimer::new()).serve_connection(TokioIo::new(stream), service).await;
     if let Err(error) = served {
-        debug!(%error, "health: connection broke");
+        debug!(%error, "http: connection broke");
     }
 }
 
-fn answer(path: &str, instance: &Instance) -> Response<Full<Bytes>> {
+impl PortRoutes {
+    async fn answer(&self, request: Request<Incoming>, verifier: Option<&TokenVerifier>) -> Response<ConsoleBody> {
+        let path = request.uri().path();
+        let below_console =
+            path.strip_prefix(console::PREFIX).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
+        match (&self.exits, &self.console) {
+            (_, Some(console)) if below_console => {
+                let (head, body) = request.into_parts();
+                // The body of a GET is empty.
+                match Limited::new(body, console::MAX_BODY_BYTES).collect().await {
+                    Ok(body) => self.instance.answered(console.answer(&head, body.to_bytes())).await,
+                    Err(_) => text_response(StatusCode::PAYLOAD_TOO_LARGE, "too large\n".to_owned()),
+                }
+            }
+            (Some(exits), _) if request.method() == Method::POST && path == PUSHED => {
+                text_response(push(request, exits, verifier).await, String::new())
+            }
+            (Some(_), _) => answer(path, &self.instance),
+            (None, _) => text_response(StatusCode::NOT_FOUND, "/console\n".to_owned()),
+        }
+    }
+}
+
+fn answer(path: &str, instance: &Instance) -> Response<ConsoleBody> {
     let (status, message) = match path {
         "/healthz" => (StatusCode::OK, "ok\n".to_owned()),
         "/readyz" if instance.is_draining() => (StatusCode::SERVICE_UNAVAILABLE, "draining\n".to_owned()),
@@ -94,8 +122,9 @@ async fn push(request: Request<Incoming>, exits: &ExitEvents, verifier: Option<&
     exits.actions.instance.answered(events::receive(exits, verifier, bearer, &body.to_bytes())).await
 }
 
-fn text_response(status: StatusCode, message: String) -> Response<Full<Bytes>> {
-    let mut response = Response::new(Full::new(Bytes::from(message)));
+fn text_response(status: StatusCode, message: String) -> Response<ConsoleBody> {
+    let never = |never: Infallible| -> io::Error { match never {} };
+    let mut response = Response::new(Full::new(Bytes::from(message)).map_err(never).boxed_unsync());
     let kind = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
     response.headers_mut().insert(CONTENT_TYPE, kind);
     *response.status_mut() = status;

@@ -5,7 +5,7 @@
 //! `intake::Intake` accepts, `launch::TaskLauncher` owns queue and targets, `reconcile::Reconciler` compares records with
 //! what is observed, `billing::Accountant` closes tasks. Records change only by events of `spillway_model::lifecycle`.
 //! `final_state` ends what a runner cannot end, `control` answers Stop and UpdateStream where no runner listens, `events`
-//! takes exit events. `dispatcher` and `exit_handler` (for AWS Lambda) put them together.
+//! takes exit events, `console` shows all of it to operators. `dispatcher` and `exit_handler` (for AWS Lambda) put them together.
 
 #![warn(missing_docs, clippy::missing_errors_doc)]
 
@@ -13,6 +13,7 @@ mod exit_handler;
 mod dispatcher;
 mod setup;
 mod health;
+mod console;
 mod events;
 mod control;
 mod list_active;
@@ -25,6 +26,7 @@ mod final_state;
 mod report;
 mod records;
 mod instance;
+mod task_facts;
 pub mod targets;
 mod queue;
 mod admission;

@@ -20,6 +20,7 @@ use crate::billing::orphans::OrphanSearch;
 use crate::billing::{Accountant, LedgerSink, TaskAccounts};
 use crate::config::Config;
 use crate::config::targets::{LauncherConfig, TargetConfig};
+use crate::console::Console;
 use crate::final_state::Finisher;
 use crate::held::HeldIds;
 use crate::installation::InstallationId;
@@ -143,8 +144,14 @@ impl Setup {
             finisher: Arc::clone(&finisher),
             in_flight: HeldIds::default(),
         });
-        let accounts =
-            TaskAccounts { instance: Arc::clone(&instance), records: records.clone(), tasks, overheads, ledger_sink };
+        let accounts = TaskAccounts {
+            instance: Arc::clone(&instance),
+            records: records.clone(),
+            tasks,
+            overheads,
+            targets: Arc::clone(&targets),
+            ledger_sink,
+        };
         let actions = Actions {
             instance: Arc::clone(&instance),
             records: records.clone(),
@@ -154,8 +161,9 @@ impl Setup {
             intake: Arc::clone(&intake),
         };
         let exits = Arc::new(ExitEvents { actions, accounts: Arc::new(accounts) });
+        let console = Arc::new(Console::new(&bus, records.clone(), &launcher));
         let orphans = OrphanSearch { instance: Arc::clone(&instance), records: records.clone(), targets, installation };
-        Ok(Actors { bus, io, instance, records, intake, launcher, finisher, exits, orphans })
+        Ok(Actors { bus, io, instance, records, intake, launcher, finisher, exits, orphans, console })
     }
 }
 
@@ -179,6 +187,8 @@ pub(crate) struct Actors {
     pub exits: Arc<ExitEvents>,
     /// Looks for tasks without an egress.
     pub orphans: OrphanSearch,
+    /// Shows what the others do.
+    pub console: Arc<Console>,
 }
 
 impl Actors {

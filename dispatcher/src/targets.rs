@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use spillway_bus::{Pace, Record};
 use spillway_cost::{Load, Shape, shape_for};
-use spillway_launchers::{Launcher, Quota, StopMode, TaskRef, TaskStatus};
+use spillway_launchers::{Launcher, Quota, StopMode, TaskLinks, TaskRef, TaskStatus};
 use spillway_plan::EgressKind;
 use tokio::time::Instant;
 
@@ -257,6 +257,12 @@ impl Targets {
         let launcher = record.task().map(|task| task.launcher.as_str());
         let by_launcher = || self.known().into_iter().find(|target| Some(target.launcher.name()) == launcher);
         self.named(&record.dispatch.target).or_else(by_launcher)
+    }
+
+    /// Pages of a task in its platform's console; none where its target is not known here.
+    pub fn links(&self, task: &TaskRef) -> TaskLinks {
+        let target = self.known().into_iter().find(|target| target.launcher.name() == task.launcher);
+        target.map(|target| target.launcher.links(task)).unwrap_or_default()
     }
 
     /// What the platform says about the record's task; `None` when the record names none.

@@ -5,35 +5,8 @@
 #[path = "program/ground.rs"]
 mod ground;
 
-use std::time::{SystemTime, UNIX_EPOCH};
-
-use ground::{Ground, eventually};
-use spillway_bus::{Caps, LaunchState, LedgerLine, OpenTask, Record, Registry, TaskKey, Tasks};
-use spillway_protocol::ids::EgressId;
-
-fn id(text: &str) -> EgressId {
-    EgressId::parse(text).unwrap()
-}
-
-/// A line of the ledger as a dispatcher writes it.
-async fn bill(tasks: &Tasks, egress: &str, room: &str, tenant: &str, target: &str, amount: f64) {
-    let key = TaskKey { egress_id: id(egress), attempt: 1 };
-    let open_task = OpenTask { task: &key, tenant, target, facts: "{}", caps: Caps::default(), pace: None };
-    tasks.open(open_task).await.unwrap();
-    let now_ms = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis() as i64;
-    let text = serde_json::json!({
-        "egress_id": egress, "attempt": 1, "room": room, "type": "room_composite", "tenant": tenant, "target": target,
-        "platform": "fargate", "region": "us-east-1", "arch": "x86_64", "capacity": "spot", "cpu_milli": 1000,
-        "memory_mib": 2048, "disk_gib": 20, "from_ms": now_ms - 120_000, "to_ms": now_ms, "seconds": 120.0,
-        "recorded_s": 90.0, "window": "vendor", "bytes": 1_500_000, "puts": 3.0, "amount": amount,
-        "parts": { "compute": amount, "memory": 0.0, "disk": 0.0, "address": 0.0, "nat": 0.0, "requests": 0.0,
-            "launches": 0.0, "total": amount, "seconds": 120.0 },
-        "estimate": amount, "currency": "USD", "price_version": "2026-08-27", "outcome": "egress_complete",
-    })
-    .to_string();
-    let line = LedgerLine { text: &text, month: "2026-11", tenant, amount };
-    assert!(tasks.close(&key, line).await.unwrap());
-}
+use ground::{Ground, bill, eventually, id};
+use spillway_bus::{LaunchState, Record, Registry, Tasks};
 
 #[tokio::test]
 async fn bills_are_added_up_as_asked_and_mistakes_are_named() {

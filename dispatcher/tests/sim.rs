@@ -15,6 +15,8 @@ mod lost_writes;
 mod storm;
 #[path = "sim/upgrade.rs"]
 mod upgrade;
+#[path = "sim/console.rs"]
+mod console;
 
 use std::time::Duration;
 

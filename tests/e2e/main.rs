@@ -41,6 +41,7 @@ mod foreign;
 mod applications;
 mod networks;
 mod template;
+mod console;
 mod analyser_selftest;
 
 use std::process::ExitCode;
@@ -82,6 +83,7 @@ fn main() -> ExitCode {
         applications::cases(),
         networks::cases(),
         template::cases(),
+        console::cases(),
         faults::cases(),
         uploads::cases(),
         clouds::cases(),

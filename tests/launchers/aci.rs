@@ -80,6 +80,15 @@ async fn secrets_are_written_to_aci_and_never_shown() {
     let shown = harness.cloud.show(&task.id);
     assert!(!shown.to_string().contains("canary"), "{shown}");
     assert_eq!(shown["tags"]["room"], "Ünsere Küche / 1 <&>");
+    let page = harness.launcher.links(&task).task_url.unwrap();
+    let group = task.id.rsplit('/').next().unwrap();
+    assert_eq!(
+        page,
+        format!(
+            "https://portal.azure.com/#resource/subscriptions/{SUBSCRIPTION}/resourceGroups/{RESOURCE_GROUP}/providers/\
+             Microsoft.ContainerInstance/containerGroups/{group}/overview"
+        )
+    );
     // A group in a network takes no name server over from it, and Redis has its name in a private zone.
     assert_eq!(shown["properties"]["dnsConfig"]["nameServers"], serde_json::json!(["168.63.129.16"]));
     let given = given(folder.path(), "EG_given").await;

@@ -85,6 +85,13 @@ async fn a_size_has_its_job_and_a_run_its_names_and_its_longest_time() {
     let shown = harness.cloud.show(&task.id);
     assert_eq!(shown["template"]["timeout"], "3600s");
     assert!(!shown.to_string().contains("canary"), "the handover is in no call: {shown}");
+    let execution = task.id.rsplit('/').next().unwrap();
+    assert_eq!(
+        harness.launcher.links(&task).log_url.unwrap(),
+        format!(
+            "https://console.cloud.google.com/run/jobs/executions/details/europe-west1/{execution}/logs?project=p-1"
+        )
+    );
     let given = given(folder.path(), "EG_given").await;
     for line in [
         "SPILLWAY_ATTEMPT=2",

@@ -73,6 +73,9 @@ async fn a_task_of_long_ago_is_not_called_alive() {
     let harness =
         on_ecs(CloudSetup { kept: Duration::from_millis(200), ..setup(folder.path()) }, |options| options).await;
     let task = harness.launcher.launch(&order(Platform::Fargate, "past", 1)).await.unwrap();
+    let id = task.id.rsplit('/').next().unwrap();
+    let page = harness.launcher.links(&task).task_url.unwrap();
+    assert!(page.contains(&format!("/ecs/v2/clusters/egress/tasks/{id}/")), "{page}");
     alive(&*harness.launcher, &task).await;
     harness.launcher.end(&task, StopMode::Immediate).await;
     let forgotten = || async {

@@ -23,6 +23,16 @@ use crate::process::{Process, eventually};
 const START_TIMEOUT: Duration = Duration::from_secs(30);
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(20);
 
+/// Keys that can be pressed: name, Windows' code, the text that they make.
+pub const KEYS: [(&str, u32, &str); 6] = [
+    ("Tab", 9, ""),
+    ("Enter", 13, "\r"),
+    ("Escape", 27, ""),
+    ("End", 35, ""),
+    ("ArrowLeft", 37, ""),
+    ("ArrowRight", 39, ""),
+];
+
 /// An open page with a browser of its own, which ends with it.
 pub struct BrowserPage {
     socket: WebSocketStream<TcpStream>,
@@ -127,11 +137,56 @@ impl BrowserPage {
 
     /// As it looks now.
     pub async fn picture(&mut self) -> Result<PagePicture> {
+        let path = self.folder.path().join("page.png");
+        self.save_picture(&path).await?;
+        PagePicture::read(&path)
+    }
+
+    /// As it looks now, as a PNG for people.
+    pub async fn save_picture(&mut self, path: &Path) -> Result<()> {
         let shot = self.call("Page.captureScreenshot", json!({ "format": "png" })).await?;
         let png = STANDARD.decode(shot["data"].as_str().context("a picture")?).context("decode a picture")?;
-        let path = self.folder.path().join("page.png");
-        std::fs::write(&path, png).context("write a picture")?;
-        PagePicture::read(&path)
+        std::fs::write(path, png).with_context(|| format!("write {}", path.display()))
+    }
+
+    /// Presses a key and lets it go: one of those in [`KEYS`].
+    pub async fn press(&mut self, key: &str) -> Result<()> {
+        let (_, code, text) = KEYS.iter().find(|(name, ..)| *name == key).with_context(|| format!("no key {key}"))?;
+        let mut event = json!({ "type": "keyDown", "key": key, "code": key, "windowsVirtualKeyCode": code });
+        if !text.is_empty() {
+            event["text"] = json!(text);
+        }
+        self.call("Input.dispatchKeyEvent", event).await?;
+        let event = json!({ "type": "keyUp", "key": key, "code": key, "windowsVirtualKeyCode": code });
+        self.call("Input.dispatchKeyEvent", event).await.map(drop)
+    }
+
+    /// Writes a text where the focus is, as a keyboard would.
+    pub async fn write(&mut self, text: &str) -> Result<()> {
+        self.call("Input.insertText", json!({ "text": text })).await.map(drop)
+    }
+
+    /// Loads the page again, and waits until it is there.
+    pub async fn reload(&mut self, limit: Duration) -> Result<()> {
+        self.evaluate::<Value>("window.isTheOldPage = true, null").await?;
+        self.call("Page.reload", json!({})).await?;
+        let is_new = "window.isTheOldPage !== true && document.readyState === 'complete'";
+        let deadline = tokio::time::Instant::now() + limit;
+        // Between the two pages there is nothing to evaluate in.
+        while !self.evaluate::<bool>(is_new).await.unwrap_or(false) {
+            ensure!(tokio::time::Instant::now() < deadline, "the page is not there again after {limit:?}");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        Ok(())
+    }
+
+    /// Another size of its window, as on a phone or not, and whether dark colours are preferred.
+    pub async fn look_as(&mut self, (width, height): (u32, u32), on_phone: bool, dark: bool) -> Result<()> {
+        let size = json!({ "width": width, "height": height, "deviceScaleFactor": 1, "mobile": on_phone });
+        self.call("Emulation.setDeviceMetricsOverride", size).await?;
+        let scheme = if dark { "dark" } else { "light" };
+        let preferred = json!({ "features": [{ "name": "prefers-color-scheme", "value": scheme }] });
+        self.call("Emulation.setEmulatedMedia", preferred).await.map(drop)
     }
 
     async fn call(&mut self, method: &str, params: Value) -> Result<Value> {

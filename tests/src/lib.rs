@@ -27,3 +27,5 @@ pub mod grants;
 pub mod browser;
 pub mod devtools;
 pub mod hls_player;
+pub mod planted;
+pub mod console;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use spillway_bus::{BusError, LedgerLine, OpenTaskEntry, Record, TaskFacts, TaskKey, Tasks};
 use spillway_cost::Platform;
-use spillway_launchers::ExitReport;
+use spillway_launchers::{ExitReport, TaskLinks};
 use spillway_protocol::livekit::EgressInfo;
 use tracing::warn;
 
@@ -15,6 +15,7 @@ use crate::instance::Instance;
 use crate::overheads::UsualOverheads;
 use crate::records::Records;
 use crate::report;
+use crate::targets::Targets;
 
 /// Takes a line of the ledger, besides Redis: standard output in production.
 pub type LedgerSink = Box<dyn Fn(&str) + Send + Sync>;
@@ -29,6 +30,8 @@ pub struct TaskAccounts {
     pub tasks: Tasks,
     /// Learnt from each line.
     pub overheads: UsualOverheads,
+    /// Where the tasks of exit events ran, for links.
+    pub targets: Arc<Targets>,
     /// Gets each line.
     pub ledger_sink: Option<LedgerSink>,
 }
@@ -46,10 +49,12 @@ impl TaskAccounts {
         if current.is_some_and(|record| record.wants(key.attempt)) || lacks_its_bill(&facts, exit_report) {
             return Ok(());
         }
-        self.write(&open, &facts, &self.end_of(&facts, current, Some(exit_report))).await
+        let task = record.as_ref().and_then(|record| record.task_of(key.attempt));
+        let links = task.map(|task| self.targets.links(task)).unwrap_or_default();
+        self.write(&open, &facts, &TaskEnd { links, ..self.end_of(&facts, current, Some(exit_report)) }).await
     }
 
-    /// How a task ended. `record`: if it is still at this attempt. `exit_report`: what the platform says; `None`: nothing.
+    /// How a task ended, without its links. `record`: if it is still at this attempt. `exit_report`: what the platform says; `None`: nothing.
     pub(super) fn end_of(
         &self,
         facts: &TaskFacts,
@@ -81,6 +86,7 @@ impl TaskAccounts {
                 (false, Some(exit_report)) => exit_report.to_string(),
                 (false, None) => "replaced".to_owned(),
             },
+            links: TaskLinks::default(),
         }
     }
 

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write;
 
 use chrono::{NaiveDate, NaiveTime};
+use serde::{Deserialize, Serialize};
 use spillway_bus::{BusError, Tasks};
 
 use super::entry::{Entry, day};
@@ -28,8 +29,15 @@ pub enum By {
     Egress,
 }
 
+impl By {
+    /// Its name, as on the command line.
+    pub fn title(self) -> String {
+        format!("{self:?}").to_lowercase()
+    }
+}
+
 /// Sums of some tasks.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct BillRow {
     /// How many.
     pub tasks: u64,
@@ -66,37 +74,54 @@ pub async fn read(tasks: &Tasks, since_ms: i64, until_ms: i64) -> Result<Vec<Ent
 pub fn add_up(entries: &[Entry], by: By) -> BTreeMap<String, BillRow> {
     let mut rows: BTreeMap<String, BillRow> = BTreeMap::new();
     for entry in entries {
-        let name = match by {
-            By::Room => entry.room.clone(),
-            By::Tenant => entry.tenant.clone(),
-            By::Type => entry.kind.clone(),
-            By::Day => day(entry.to_ms),
-            By::Target => entry.target.clone(),
-            By::Egress => entry.egress_id.clone(),
-        };
-        let row = rows.entry(name).or_default();
-        row.tasks += 1;
-        row.billed_s += entry.seconds;
-        row.recorded_s += entry.recorded_s;
-        row.bytes += entry.bytes;
-        row.amount += entry.amount;
+        rows.entry(name(entry, by)).or_default().add(entry);
     }
     rows
 }
 
-fn total(rows: &BTreeMap<String, BillRow>) -> BillRow {
-    rows.values().fold(BillRow::default(), |sum, row| BillRow {
-        tasks: sum.tasks + row.tasks,
-        billed_s: sum.billed_s + row.billed_s,
-        recorded_s: sum.recorded_s + row.recorded_s,
-        bytes: sum.bytes + row.bytes,
-        amount: sum.amount + row.amount,
+/// Name of the row that an entry belongs to.
+pub fn name(entry: &Entry, by: By) -> String {
+    match by {
+        By::Room => entry.room.clone(),
+        By::Tenant => entry.tenant.clone(),
+        By::Type => entry.kind.clone(),
+        By::Day => day(entry.to_ms),
+        By::Target => entry.target.clone(),
+        By::Egress => entry.egress_id.clone(),
+    }
+}
+
+impl BillRow {
+    /// Adds one task.
+    pub fn add(&mut self, entry: &Entry) {
+        self.tasks += 1;
+        self.billed_s += entry.seconds;
+        self.recorded_s += entry.recorded_s;
+        self.bytes += entry.bytes;
+        self.amount += entry.amount;
+    }
+
+    /// Adds what another row has.
+    pub fn join(&mut self, other: &Self) {
+        self.tasks += other.tasks;
+        self.billed_s += other.billed_s;
+        self.recorded_s += other.recorded_s;
+        self.bytes += other.bytes;
+        self.amount += other.amount;
+    }
+}
+
+/// Sum of all rows.
+pub fn total(rows: &BTreeMap<String, BillRow>) -> BillRow {
+    rows.values().fold(BillRow::default(), |mut sum, row| {
+        sum.join(row);
+        sum
     })
 }
 
 /// For a terminal, with a total.
 pub fn table(rows: &BTreeMap<String, BillRow>, by: By) -> String {
-    let title = format!("{by:?}").to_lowercase();
+    let title = by.title();
     let width = rows.keys().map(|name| name.chars().count()).chain([title.len(), 5]).max().unwrap_or(5);
     let mut text =
         format!("{title:<width$} {:>7} {:>12} {:>12} {:>12} {:>12}\n", "tasks", "billed min", "recorded", "MB", "USD");
@@ -120,7 +145,7 @@ pub fn table(rows: &BTreeMap<String, BillRow>, by: By) -> String {
 
 /// For a spreadsheet.
 pub fn csv(rows: &BTreeMap<String, BillRow>, by: By) -> String {
-    let mut text = format!("{},tasks,billed_seconds,recorded_seconds,bytes,usd\n", format!("{by:?}").to_lowercase());
+    let mut text = format!("{},tasks,billed_seconds,recorded_seconds,bytes,usd\n", by.title());
     for (name, row) in rows {
         let BillRow { tasks, billed_s, recorded_s, bytes, amount } = row;
         let _ = writeln!(text, "{},{tasks},{billed_s:.3},{recorded_s:.3},{bytes},{amount:.6}", field(name));
@@ -128,8 +153,8 @@ pub fn csv(rows: &BTreeMap<String, BillRow>, by: By) -> String {
     text
 }
 
-/// Rooms have any name; a spreadsheet must not take one for a formula.
-fn field(text: &str) -> String {
+/// A text as a field of a CSV file. Rooms have any name; a spreadsheet must not take one for a formula.
+pub fn field(text: &str) -> String {
     let guarded = if text.starts_with(['=', '+', '-', '@']) { format!("'{text}") } else { text.to_owned() };
     if guarded.contains(['"', ',', '\n', '\r']) { format!("\"{}\"", guarded.replace('"', "\"\"")) } else { guarded }
 }

@@ -14,6 +14,7 @@ use tokio::time::Instant;
 use tracing::{error, info};
 
 use super::accounts::{TaskAccounts, lacks_its_bill};
+use super::entry::TaskEnd;
 use crate::targets::{Target, Targets};
 
 /// Platforms report the billed window up to a minute after the task is gone.
@@ -144,7 +145,8 @@ impl TaskCloser {
             Presence::Nowhere => self.accounts.end_of(&facts, current.as_ref(), None),
         };
         self.done_since.remove(&open.task);
-        self.accounts.write(&open, &facts, &end).await
+        let links = task.map(|(task, target)| target.launcher.links(&task)).unwrap_or_default();
+        self.accounts.write(&open, &facts, &TaskEnd { links, ..end }).await
     }
 
     fn send_away(&mut self, open: OpenTaskEntry, task: TaskRef, target: Arc<Target>) {

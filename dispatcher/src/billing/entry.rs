@@ -4,7 +4,7 @@ use chrono::DateTime;
 use serde::{Deserialize, Serialize};
 use spillway_bus::{TaskFacts, TaskKey};
 use spillway_cost::{Bill, Capacity, Platform, PriceList, Usage, bill, estimate, puts};
-use spillway_launchers::TaskMachine;
+use spillway_launchers::{TaskLinks, TaskMachine};
 
 /// How a task ended, as far as the bill needs it.
 #[derive(Clone, Debug, Default)]
@@ -25,6 +25,8 @@ pub struct TaskEnd {
     pub recorded_s: f64,
     /// Status of the egress, its error, or how the task exited.
     pub outcome: String,
+    /// Its pages in its platform's console.
+    pub links: TaskLinks,
 }
 
 /// One line of the ledger.
@@ -92,6 +94,9 @@ pub struct Entry {
     pub price_version: String,
     /// See [`TaskEnd::outcome`].
     pub outcome: String,
+    /// `task_url` and `log_url`: its pages in its platform's console. Lines of older versions have none.
+    #[serde(flatten)]
+    pub links: TaskLinks,
 }
 
 impl Entry {
@@ -154,6 +159,7 @@ pub fn entry(
         currency: prices.currency.clone(),
         price_version: rate.map(|_| prices.version.clone()).unwrap_or_default(),
         outcome: end.outcome.clone(),
+        links: end.links.clone(),
         page: facts.load.page,
         room: facts.room,
         kind: facts.kind,
@@ -222,7 +228,12 @@ mod tests {
         assert!((entry.estimate / entry.amount - 1.0).abs() < 0.02, "{} {}", entry.estimate, entry.amount);
         assert_eq!((entry.window.as_str(), entry.seconds), ("vendor", 3650.0));
         let line = serde_json::to_string(&entry).unwrap();
-        assert!(line.contains("\"type\":\"room_composite\"") && !line.contains('\n'));
+        assert!(line.contains("\"type\":\"room_composite\"") && !line.contains('\n') && !line.contains("_url"));
+        assert_eq!(serde_json::from_str::<Entry>(&line).unwrap(), entry);
+        let links = TaskLinks { task_url: Some("https://console.example/1".to_owned()), log_url: None };
+        let entry = Entry { links, ..entry };
+        let line = serde_json::to_string(&entry).unwrap();
+        assert!(line.contains("\"task_url\":\"https://console.example/1\""), "{line}");
         assert_eq!(serde_json::from_str::<Entry>(&line).unwrap(), entry);
     }
 

@@ -2,13 +2,15 @@
 
 use std::fmt::Write;
 
+use serde::Serialize;
 use spillway_cost::{Capacity, Load, Platform, PriceList, Shape, estimate, shape_for};
+use spillway_plan::{Defaults, PlanError, ReadError};
 
 use crate::config::Config;
 use crate::config::targets::{LauncherConfig, TargetConfig};
 
 /// Expected cost at one target.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct PriceQuote {
     /// Its name, or the platform's.
     pub target: String,
@@ -24,6 +26,31 @@ pub struct PriceQuote {
     pub amount: f64,
     /// The price is of another region than the target's.
     pub elsewhere: bool,
+}
+
+/// Why a request has no price.
+#[derive(Debug, thiserror::Error)]
+pub enum QuoteError {
+    /// Not a request.
+    #[error(transparent)]
+    Request(#[from] ReadError),
+    /// A request that would be refused.
+    #[error(transparent)]
+    Plan(#[from] PlanError),
+}
+
+/// What a request, in JSON as `spillway-runner --request` takes it, needs of a machine. `defaults`: of the configuration, if
+/// there is one. Nothing is started, so the egress need not have an id, nor the installation an API key and a server.
+///
+/// # Errors
+/// The request would be refused; no retry.
+pub fn load_of(request: serde_json::Value, defaults: Option<&Defaults>) -> Result<Load, QuoteError> {
+    let mut start = spillway_plan::start_request(request)?;
+    if start.egress_id.is_empty() {
+        "EG_price".clone_into(&mut start.egress_id);
+    }
+    let defaults = Defaults { mints_tokens: true, knows_server: true, ..defaults.cloned().unwrap_or_default() };
+    Ok(spillway_cost::load(&spillway_plan::plan(&start, &defaults)?))
 }
 
 /// For `seconds` at each target of the configuration, or, without one, on everything in the price list.

@@ -183,6 +183,8 @@ fn effective(config: &Config, file: &File) -> File {
             service_account: Some(account),
             keys: Some(keys),
         }),
+        console: file.console.clone(),
+        links_in_details: Some(config.links_in_details),
         launcher,
         targets: file.targets.clone(),
         tenants: file.tenants.clone(),

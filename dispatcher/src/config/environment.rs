@@ -27,6 +27,15 @@ pub fn apply(mut file: File, env: Environment) -> Result<File, ConfigError> {
     if is_unset(file.ticket_key.as_ref()) {
         file.ticket_key = env("SPILLWAY_TICKET_KEY").map(Secret::new).or(file.ticket_key);
     }
+    if let Some(console) = &mut file.console {
+        for (token, name) in
+            [(&mut console.token, "SPILLWAY_CONSOLE_TOKEN"), (&mut console.stop_token, "SPILLWAY_CONSOLE_STOP_TOKEN")]
+        {
+            if is_unset(token.as_ref()) {
+                *token = env(name).map(Secret::new).or(token.take());
+            }
+        }
+    }
     if let Some(redis) = &mut file.redis
         && is_unset(Some(&redis.password))
         && let Some(password) = env("SPILLWAY_REDIS_PASSWORD")

@@ -27,6 +27,8 @@ section!(
     Used "port of `/healthz` and `/readyz` on every address; 0: not served" health_port: u16,
     Used "the same with an address, e.g. `127.0.0.1:7981`" health: SocketAddr,
     Used "" push: Push,
+    Used "" console: Console,
+    Used "`details` of an egress that the dispatcher ends because its task is gone name the task's page in its platform's console. EgressInfo goes to users and webhooks, so this is off; the ledger, the log and the console have it always" links_in_details: bool,
     Used "`process`: a child of the dispatcher for each recording; `simulated`: starts no process, records nothing; `ecs`, `cloud-run`, `aci` and `docker` need `targets`" launcher: LauncherName,
     Used "where recordings may run, the first that can take one does; instead of `launcher`" targets: Vec<Target>,
     Used "which tenant a recording belongs to; caps, weights and budgets" tenants: Tenants,
@@ -95,6 +97,14 @@ section!(
     Used "audience of the tokens that come with events at `/events/cloudrun`; without it none is asked for: on Cloud Run, IAM has checked them, and an event only says where to look" audience: String,
     Used "email of the service account that pushes them" service_account: String,
     Used "where the keys of these tokens are published; without it Google's" keys: String,
+});
+
+section!(
+    /// The page and the JSON API for operators.
+    Console {
+    Used "opens the console for reading, 24 characters or more; without one of the two tokens there is no console. Env `SPILLWAY_CONSOLE_TOKEN` where there is a section `console`" token: Secret,
+    Used "likewise, and stops egresses. Env `SPILLWAY_CONSOLE_STOP_TOKEN`" stop_token: Secret,
+    Used "where it is served, without TLS; without it beside `/healthz`" address: SocketAddr,
 });
 
 section!(

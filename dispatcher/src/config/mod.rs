@@ -1,7 +1,7 @@
 //! What an operator decides: read from YAML and environment, checked, and documented.
 //!
 //! `keys` lists every key; `section` turns that list into the reader and into the reference; `environment` fills in
-//! variables; `resolve` makes the [`Config`] (`stores`, `targets`, `tenants`, `pages`: its sections); `syntax_error` explains
+//! variables; `resolve` makes the [`Config`] (`stores`, `targets`, `tenants`, `pages`, `console`: its sections); `syntax_error` explains
 //! what is wrong with a file; `check` prints the effective configuration. Reads files, connects to nothing.
 
 pub mod syntax_error;
@@ -13,6 +13,7 @@ pub mod keys;
 mod environment;
 mod stores;
 mod pages;
+mod console;
 pub mod targets;
 pub mod tenants;
 pub mod settings;

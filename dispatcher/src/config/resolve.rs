@@ -16,7 +16,7 @@ use super::duration::GoDuration;
 use super::error::ConfigError;
 use super::keys::{File, Push, Runner};
 use super::settings::{Config, Trust};
-use super::{pages, stores, targets, tenants};
+use super::{console, pages, stores, targets, tenants};
 
 /// What the dispatcher works with.
 ///
@@ -87,6 +87,8 @@ pub fn resolve(file: &File) -> Result<Config, ConfigError> {
         heartbeat_timeout: file.heartbeat_timeout.map_or(usual.heartbeat_timeout, |duration| duration.0),
         health: health(file)?,
         push: push(file)?,
+        console: console::resolve(file)?,
+        links_in_details: file.links_in_details.unwrap_or_default(),
         drain: file.drain.map_or(usual.drain, |duration| duration.0),
         runner: runner(file, local_root.clone(), &guard)?,
         guard,

@@ -78,6 +78,10 @@ pub struct Config {
     pub health: Option<SocketAddr>,
     /// Whose pushed events are accepted on the health port; `None`: from any account, since an event is only a hint.
     pub push: Option<Trust>,
+    /// Who may use the console; `None`: it is not served.
+    pub console: Option<ConsoleRules>,
+    /// EgressInfo names the page of a task that died.
+    pub links_in_details: bool,
     /// How long SIGTERM waits for work in hand.
     pub drain: Duration,
     /// Folder below which local files lie; `None`: the working directory.
@@ -99,6 +103,17 @@ pub struct Trust {
     pub account: String,
     /// URL of the JSON Web Key Set.
     pub keys: String,
+}
+
+/// Who may use the console, and where it is served. It has at least one token.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ConsoleRules {
+    /// Opens it for reading.
+    pub token: Option<Secret>,
+    /// Opens it for reading and for stops.
+    pub stop_token: Option<Secret>,
+    /// Its own address; `None`: the health port.
+    pub address: Option<SocketAddr>,
 }
 
 impl Default for Config {
@@ -127,6 +142,8 @@ impl Default for Config {
             heartbeat_timeout: Duration::from_secs(5 * 60),
             health: None,
             push: None,
+            console: None,
+            links_in_details: false,
             drain: Duration::from_secs(30),
             local_root: None,
             runner: serde_json::json!({}),

@@ -276,6 +276,9 @@ fn every_key_of_the_reference_can_be_read_and_no_secret_is_printed() {
     (file.backup_storage, file.launcher, file.prices) = (None, None, None);
     file.runner.as_mut().unwrap().stream_ca_file = None;
     file.ticket_key = Some(Secret::new("00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff".to_owned()));
+    let console = file.console.as_mut().unwrap();
+    console.token = Some(Secret::new("00112233445566778899aabb".to_owned()));
+    console.stop_token = Some(Secret::new("001122334455667788990011".to_owned()));
     let config = Config::from_file(&file).unwrap();
     let report = check::report(&config, &file).unwrap();
     assert!(!report.contains("me:canary") && !report.contains("00112233"), "{report}");

@@ -15,7 +15,7 @@ use spillway_bus::{
     BusError, CapReached, Caps, ClaimToken, LaunchState, OpenTask, Pace, SlotResult, TaskFacts, TaskKey, Updated,
 };
 use spillway_cost::{Shape, estimate};
-use spillway_launchers::{LaunchError, LaunchOrder, RunMode, StopMode, TaskRef};
+use spillway_launchers::{LaunchError, LaunchOrder, RunMode, StopMode, TaskLinks, TaskRef};
 use spillway_process::chain;
 use spillway_protocol::ids::EgressId;
 use tokio::time::Instant;
@@ -25,6 +25,7 @@ use self::attempt::{BeginOutcome, Launch};
 pub use self::task_launcher::TaskLauncher;
 use crate::queue::{NO_ROOM_PAUSE, PauseScope, QueueStep, QueuedLaunch};
 use crate::targets::{LaunchOutcome, Target};
+use crate::task_facts::task_facts;
 
 /// For a launch call that is not answered. The platform may have taken the order all the same, so it is asked again.
 const LAUNCH_TIMEOUT: Duration = Duration::from_secs(30);
@@ -191,7 +192,8 @@ impl Launch {
     async fn launched(self, target: &Target, task: TaskRef) {
         self.launcher.queue.lock().launch_ended(&self.queued.egress_id);
         self.launcher.queue.notify();
-        info!(%task, target = target.name(), attempt = self.queued.attempt, "launched");
+        let TaskLinks { task_url, log_url } = target.launcher.links(&task);
+        info!(%task, target = target.name(), attempt = self.queued.attempt, task_url, log_url, "launched");
         let (launcher, id) = (&self.launcher, &self.queued.egress_id);
         match launcher.note_task(id, self.queued.attempt, &task).await {
             Ok(true) => {}
@@ -322,22 +324,8 @@ async fn open_slot(
 
 /// What the bill of the task will need, and what an hour of it is expected to cost.
 fn facts(launcher: &TaskLauncher, queued: &QueuedLaunch, target: &Target) -> TaskFacts {
-    let (dispatch, config) = (&queued.dispatch, &target.config);
-    let no_machine = Shape { cpu_milli: 0, memory_mib: 0, disk_gib: 0 };
-    let mut facts = TaskFacts {
-        room: dispatch.room.clone(),
-        kind: dispatch.kind.clone(),
-        salvage: queued.run_mode == RunMode::Salvage,
-        platform: target.launcher.platform(),
-        region: config.region.clone(),
-        arch: config.arch.clone(),
-        capacity: config.capacity,
-        nat: config.nat,
-        shape: dispatch.shapes.get(target.name()).copied().unwrap_or(no_machine),
-        load: dispatch.load,
-        opened_ms: launcher.instance.clock.unix_ms(),
-        hour: 0.0,
-    };
+    let salvage = queued.run_mode == RunMode::Salvage;
+    let mut facts = task_facts(&queued.dispatch, target, salvage, launcher.instance.clock.unix_ms());
     // Usually billed there beside the recording, where that is known.
     let extra_s = launcher.overheads.extra_s(target.name());
     let hour = |rate| estimate(rate, facts.shape, &facts.load, 3600.0, facts.nat, extra_s).total;

@@ -3,6 +3,7 @@
 //! [`SharedQueue`] is the one of a dispatcher, whose launch loop waits for its changes.
 
 mod queued_launch;
+mod order;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -186,6 +187,12 @@ impl LaunchQueue {
     /// It waits, or its launch call is in progress.
     pub fn is_pending(&self, egress_id: &EgressId) -> bool {
         self.launching.contains(egress_id) || self.queued.values().any(|queued| queued.egress_id == *egress_id)
+    }
+
+    /// What waits, in the order in which it goes if nothing holds one back; at most a thousand.
+    pub fn order(&self) -> Vec<EgressId> {
+        let used = |tenant: &str| self.tenants.get(tenant).map_or(self.virtual_time, |share| share.used);
+        order::order(self.queued.values(), used)
     }
 
     /// The slot of a task that another dispatcher launched and we adopted.

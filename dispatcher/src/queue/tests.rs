@@ -66,6 +66,7 @@ async fn a_salvage_goes_first_and_needs_no_place() {
     queue.launch_ended(&first.egress_id);
     queue.enqueue(queued("EG_b", now));
     queue.enqueue(QueuedLaunch { run_mode: RunMode::Salvage, ..queued("EG_c", now) });
+    assert_eq!(queue.order().iter().map(EgressId::as_str).collect::<Vec<_>>(), ["EG_c", "EG_b"]);
     assert_eq!(launched(&mut queue, now).unwrap().1.egress_id.as_str(), "EG_c");
     assert!(launched(&mut queue, now).is_none(), "the dispatcher is full");
 }
@@ -105,7 +106,9 @@ async fn tenants_take_turns_by_weight_and_none_is_owed_the_past() {
     for n in 0..4 {
         queue.enqueue(of("heavy", 2.0, &format!("EG_h{n}"), now));
     }
+    let told: Vec<String> = queue.order().iter().map(ToString::to_string).collect();
     let went = launch_order(&mut queue, now);
+    assert_eq!(told, went, "as people are told");
     let before = |name: &str| went.iter().position(|it| it == name).unwrap();
     assert!(before("EG_f1") <= 6, "{went:?}");
     assert!(before("EG_h3") <= 9 && before("EG_h1") < before("EG_f1"), "{went:?}");

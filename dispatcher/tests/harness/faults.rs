@@ -10,7 +10,7 @@ use rand::{RngExt, SeedableRng};
 use spillway_cost::Platform;
 use spillway_launchers::{
     Billed, ExitReport, LaunchError, LaunchOrder, Launcher, OwnedTask, Quota, SimulatedLauncher, StopMode, StopOutcome,
-    TaskRef, TaskStatus,
+    TaskLinks, TaskRef, TaskStatus,
 };
 use spillway_protocol::ids::EgressId;
 use tokio::time::Instant;
@@ -155,6 +155,11 @@ impl Launcher for FaultyPlatform {
 
     fn platform(&self) -> Platform {
         self.platform
+    }
+
+    fn links(&self, task: &TaskRef) -> TaskLinks {
+        let url = format!("https://console.example/{}/{}", self.name, task.id);
+        TaskLinks { task_url: Some(url).filter(|_| task.launcher == self.name), log_url: None }
     }
 
     fn quota(&self) -> Option<Quota> {

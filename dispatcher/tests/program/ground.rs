@@ -4,10 +4,11 @@ use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use rustix::process::{Pid, Signal, kill_process};
-use spillway_bus::{Bus, RedisConfig};
+use spillway_bus::{Bus, Caps, LedgerLine, OpenTask, RedisConfig, TaskKey, Tasks};
+use spillway_protocol::ids::EgressId;
 use tempfile::TempDir;
 
 #[path = "../harness/livekit.rs"]
@@ -17,6 +18,30 @@ mod livekit;
 pub use livekit::LiveKit;
 
 const TIMEOUT: Duration = Duration::from_secs(20);
+
+pub fn id(text: &str) -> EgressId {
+    EgressId::parse(text).unwrap()
+}
+
+/// A line of the ledger as a dispatcher writes it.
+pub async fn bill(tasks: &Tasks, egress: &str, room: &str, tenant: &str, target: &str, amount: f64) {
+    let key = TaskKey { egress_id: id(egress), attempt: 1 };
+    let open_task = OpenTask { task: &key, tenant, target, facts: "{}", caps: Caps::default(), pace: None };
+    tasks.open(open_task).await.unwrap();
+    let now_ms = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis() as i64;
+    let text = serde_json::json!({
+        "egress_id": egress, "attempt": 1, "room": room, "type": "room_composite", "tenant": tenant, "target": target,
+        "platform": "fargate", "region": "us-east-1", "arch": "x86_64", "capacity": "spot", "cpu_milli": 1000,
+        "memory_mib": 2048, "disk_gib": 20, "from_ms": now_ms - 120_000, "to_ms": now_ms, "seconds": 120.0,
+        "recorded_s": 90.0, "window": "vendor", "bytes": 1_500_000, "puts": 3.0, "amount": amount,
+        "parts": { "compute": amount, "memory": 0.0, "disk": 0.0, "address": 0.0, "nat": 0.0, "requests": 0.0,
+            "launches": 0.0, "total": amount, "seconds": 120.0 },
+        "estimate": amount, "currency": "USD", "price_version": "2026-08-27", "outcome": "egress_complete",
+    })
+    .to_string();
+    let line = LedgerLine { text: &text, month: "2026-11", tenant, amount };
+    assert!(tasks.close(&key, line).await.unwrap());
+}
 
 /// A Redis and a folder of its own, removed with it.
 pub struct Ground {
@@ -32,7 +57,7 @@ pub struct Ran {
     pub error: String,
 }
 
-fn free_port() -> u16 {
+pub fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use async_trait::async_trait;
-use spillway_model::{CloseTask, OpenTask, Pace, SlotResult};
+use spillway_model::{CloseTask, OpenTask, Pace, PaceState, SlotResult};
 
 use crate::error::BusError;
 
@@ -32,6 +32,9 @@ pub(crate) trait TaskLedger: Send + Sync {
     /// After a throttle of the platform (`retry_after`) slower, after a launch that went well a little faster.
     async fn adjust_pace(&self, target: &str, pace: Pace, retry_after: Option<Duration>) -> Result<(), BusError>;
 
+    /// The pace of each target, in their order; `None`: nothing was launched there with a pace.
+    async fn pace_states(&self, targets: &[String]) -> Result<Vec<Option<PaceState>>, BusError>;
+
     /// Closes a task and writes its line, if it has one. False: it was not open.
     async fn close_task(&self, close_task: &CloseTask<'_>) -> Result<bool, BusError>;
 
@@ -44,4 +47,7 @@ pub(crate) trait TaskLedger: Send + Sync {
     /// Lines of the ledger with their ids, the oldest first. `from`: Unix milliseconds, or `(` and the id of the line
     /// before.
     async fn ledger_lines(&self, from: &str, until_ms: i64, max: usize) -> Result<Vec<(String, String)>, BusError>;
+
+    /// The same, the newest first. `until`: Unix milliseconds, or `(` and the id of the line after.
+    async fn newest_lines(&self, until: &str, since_ms: i64, max: usize) -> Result<Vec<(String, String)>, BusError>;
 }

@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use spillway_model::{CloseTask, LedgerLine, OpenTask, OpenTaskEntry, Pace, SlotResult, TaskKey};
+use spillway_model::{CloseTask, LedgerLine, OpenTask, OpenTaskEntry, Pace, PaceState, SlotResult, TaskKey};
 
 use crate::bus::Bus;
 use crate::error::BusError;
@@ -45,6 +45,14 @@ impl Tasks {
     /// Redis was not reached or did not answer; the next launch that goes well is retry enough.
     pub async fn speed_up(&self, target: &str, pace: Pace) -> Result<(), BusError> {
         self.bus.backend.adjust_pace(target, pace, None).await
+    }
+
+    /// The pace of each target now, in their order. `None`: nothing was launched there with a pace.
+    ///
+    /// # Errors
+    /// Redis was not reached or did not answer; a retry is right.
+    pub async fn pace_states(&self, targets: &[String]) -> Result<Vec<Option<PaceState>>, BusError> {
+        self.bus.backend.pace_states(targets).await
     }
 
     /// Closes a task that never ran. False: it was not open.
@@ -94,5 +102,20 @@ impl Tasks {
     ) -> Result<Vec<(String, String)>, BusError> {
         let from = after.map_or_else(|| since_ms.max(0).to_string(), |after| format!("({after}"));
         self.bus.backend.ledger_lines(&from, until_ms.max(0), max).await
+    }
+
+    /// As [`Tasks::lines`], the newest first. `before`: the id of the last line of the call before, to read on.
+    ///
+    /// # Errors
+    /// As [`Tasks::lines`].
+    pub async fn newest_lines(
+        &self,
+        since_ms: i64,
+        until_ms: i64,
+        before: Option<&str>,
+        max: usize,
+    ) -> Result<Vec<(String, String)>, BusError> {
+        let until = before.map_or_else(|| until_ms.max(0).to_string(), |before| format!("({before}"));
+        self.bus.backend.newest_lines(&until, since_ms.max(0), max).await
     }
 }

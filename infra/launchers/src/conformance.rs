@@ -12,6 +12,7 @@ use spillway_protocol::ids::EgressId;
 
 use crate::exit::{ExitReport, TaskExit};
 use crate::launcher::{LaunchOrder, Launcher, RunMode, StopMode, StopOutcome, TaskRef, TaskStatus};
+use crate::links::TaskLinks;
 
 /// A launcher under test, on a platform without other tasks. Its runners run until they are stopped and exit with status 0 on
 /// SIGTERM.
@@ -189,6 +190,7 @@ async fn a_foreign_task_is_never_gone(subject: &dyn LauncherSubject) {
     for task in [nonsense, foreign] {
         assert!(matches!(launcher.status(&task).await, TaskStatus::Unknown(_)), "{task}");
         assert_eq!(launcher.end(&task, StopMode::Immediate).await, StopOutcome::OutOfReach, "{task}");
+        assert_eq!(launcher.links(&task), TaskLinks::default(), "{task}");
     }
 }
 

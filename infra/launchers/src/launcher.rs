@@ -13,6 +13,7 @@ use spillway_protocol::Secret;
 use spillway_protocol::ids::EgressId;
 
 use crate::exit::ExitReport;
+use crate::links::TaskLinks;
 
 /// A platform that can run `spillway-runner`, one task for each egress and attempt.
 ///
@@ -85,6 +86,11 @@ pub trait Launcher: Send + Sync + 'static {
     /// A task can record a web page: its image has a browser, or the machine may have one.
     fn takes_pages(&self) -> bool {
         true
+    }
+
+    /// Pages of the task in the platform's own console; a task of another launcher has none. Makes no request.
+    fn links(&self, _: &TaskRef) -> TaskLinks {
+        TaskLinks::default()
     }
 
     /// True where runners share this process' machine, files and memory.

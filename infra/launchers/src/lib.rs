@@ -1,6 +1,6 @@
 //! Where runners are started. Used by the dispatcher only.
 //!
-//! `launcher` is the contract, `exit` how tasks end; `process` starts a child on this machine, `ecs`, `cloud_run`, `aci` and
+//! `launcher` is the contract, `exit` how tasks end, `links` where people see them; `process` starts a child on this machine, `ecs`, `cloud_run`, `aci` and
 //! `docker` start containers (each a cargo feature), `simulated` starts nothing; `open` makes a launcher of what a
 //! configuration says. What a container needs beside the variables of its launch comes from the platform's secret store, under
 //! the names that the runner's module `container` documents. With the cargo feature `testing`: `conformance`, the suite that
@@ -30,12 +30,14 @@ mod memory;
 #[allow(dead_code, reason = "only clouds have labels")]
 mod labels;
 mod launcher;
+mod links;
 mod exit;
 
 pub use exit::{Billed, ExitReport, TaskExit, TaskMachine};
 pub use launcher::{
     LaunchError, LaunchOrder, Launcher, OwnedTask, Quota, RunMode, StopMode, StopOutcome, TaskRef, TaskStatus,
 };
+pub use links::TaskLinks;
 pub use open::{KINDS, LauncherSpec, check, open};
 pub use process::ProcessLauncher;
 pub use simulated::SimulatedLauncher;

@@ -26,6 +26,8 @@ pub use heartbeat::{Heartbeat, StoredHeartbeat};
 pub use launch_state::{LaunchState, Phase};
 pub use machine::{Capacity, Load, Platform, Shape};
 pub use record::Record;
-pub use task::{CapReached, Caps, CloseTask, LedgerLine, OpenTask, OpenTaskEntry, Pace, SlotResult, TaskKey, TaskRef};
+pub use task::{
+    CapReached, Caps, CloseTask, LedgerLine, OpenTask, OpenTaskEntry, Pace, PaceState, SlotResult, TaskKey, TaskRef,
+};
 pub use task_facts::TaskFacts;
 pub use ticket::{ClaimToken, Ticket};

@@ -75,6 +75,15 @@ impl Pace {
     }
 }
 
+/// How fast a target's launches may go now, as far as they have a [`Pace`].
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct PaceState {
+    /// Share of the full pace, up to 1; less after the platform throttled.
+    pub factor: f64,
+    /// Unix milliseconds until which the platform asked for a pause; in the past: it has not.
+    pub closed_until_ms: i64,
+}
+
 /// Which of the [`Caps`] is reached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CapReached {

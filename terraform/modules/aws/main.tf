@@ -42,6 +42,8 @@ locals {
           security_groups  = [aws_security_group.runner.id]
           assign_public_ip = var.network.public_ip
           stop_seconds     = var.runner.stop_seconds
+          # For links to the log of a task.
+          log_group = aws_cloudwatch_log_group.runner.name
         },
         # Without it the dispatcher refuses web pages here.
         local.has_page ? { page_task_definition = aws_ecs_task_definition.page[0].family } : {},

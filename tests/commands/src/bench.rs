@@ -34,6 +34,8 @@ pub const PAGES: &str = "pages";
 pub const FLEET: &str = "fleet";
 /// CPU and memory of a dispatcher, idle and with a thousand recordings.
 pub const DISPATCHER: &str = "dispatcher";
+/// The console with two hundred egresses and a hundred thousand lines: paint, updates, CPU and memory.
+pub const CONSOLE: &str = "console";
 /// Fifty recordings on three clouds, and their bills.
 pub const ESTIMATES: &str = "estimates";
 /// Sound of a publisher whose RTP time stands still in pauses, in every kind of recording.
@@ -82,6 +84,7 @@ pub const NAMES: &[&str] = &[
     PAGES,
     FLEET,
     DISPATCHER,
+    CONSOLE,
     ESTIMATES,
     STILL_CLOCKS,
     OPUS_LENGTH,
@@ -96,7 +99,7 @@ pub const NAMES: &[&str] = &[
 pub const ON_STORES: &[&str] = &[KILLS, SEGMENT_KILLS, LIVE_SEGMENTS, LENGTHS, WEIGHTS, ESTIMATES];
 
 /// Measurements that play what they have recorded in a browser, publish from one, or record one.
-pub const IN_A_BROWSER: &[&str] = &[KILLS, SEGMENT_KILLS, LIVE_SEGMENTS, PAGES, LIP_SYNC];
+pub const IN_A_BROWSER: &[&str] = &[KILLS, SEGMENT_KILLS, LIVE_SEGMENTS, PAGES, CONSOLE, LIP_SYNC];
 
 /// Measurements that stream to servers of RTMP or SRT.
 pub const STREAMING: &[&str] = &[RTMP_FAULTS, BAD_STREAMS, OUTPUTS, GLASS, STARVED, SECRETS, SOAK];

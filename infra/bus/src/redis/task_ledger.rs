@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use redis::Value;
-use spillway_model::{CapReached, CloseTask, OpenTask, Pace, SlotResult};
+use spillway_model::{CapReached, CloseTask, OpenTask, Pace, PaceState, SlotResult};
 
 use super::RedisBackend;
 use super::commands::{script, typed};
@@ -122,6 +122,20 @@ impl TaskLedger for RedisBackend {
         self.commands.run("pace", Some(OPEN), cmd).await
     }
 
+    async fn pace_states(&self, targets: &[String]) -> Result<Vec<Option<PaceState>>, BusError> {
+        // HMGET takes at least one field.
+        if targets.is_empty() {
+            return Ok(Vec::new());
+        }
+        let mut cmd = redis::cmd("HMGET");
+        cmd.arg(OPEN);
+        for target in targets {
+            cmd.arg(format!("b:{target}"));
+        }
+        let kept: Vec<Option<String>> = self.commands.run("read the pace", Some(OPEN), cmd).await?;
+        Ok(kept.into_iter().map(|kept| pace_state(&kept?)).collect())
+    }
+
     async fn close_task(&self, close_task: &CloseTask<'_>) -> Result<bool, BusError> {
         let mut cmd = script(CLOSE, &[OPEN, SPENT, LEDGER, CLOSED]);
         cmd.arg(close_task.task.to_string());
@@ -153,9 +167,25 @@ impl TaskLedger for RedisBackend {
     }
 
     async fn ledger_lines(&self, from: &str, until_ms: i64, max: usize) -> Result<Vec<(String, String)>, BusError> {
-        const ACT: &str = "read the ledger";
         let mut cmd = redis::cmd("XRANGE");
         cmd.arg(LEDGER).arg(from).arg(until_ms).arg("COUNT").arg(max);
+        self.lines_of(cmd).await
+    }
+
+    async fn newest_lines(&self, until: &str, since_ms: i64, max: usize) -> Result<Vec<(String, String)>, BusError> {
+        let mut cmd = redis::cmd("XREVRANGE");
+        cmd.arg(LEDGER).arg(until).arg(since_ms).arg("COUNT").arg(max);
+        self.lines_of(cmd).await
+    }
+}
+
+impl RedisBackend {
+    /// The lines that a range of the ledger's stream has.
+    ///
+    /// # Errors
+    /// As for every method of [`TaskLedger`].
+    async fn lines_of(&self, cmd: redis::Cmd) -> Result<Vec<(String, String)>, BusError> {
+        const ACT: &str = "read the ledger";
         let found: Vec<(String, Value)> = self.commands.run(ACT, Some(LEDGER), cmd).await?;
         let line = |(id, fields): (String, Value)| {
             let fields: Vec<(String, String)> = typed(ACT, fields)?;
@@ -164,4 +194,11 @@ impl TaskLedger for RedisBackend {
         let lines: Result<Vec<_>, BusError> = found.into_iter().map(line).collect();
         Ok(lines?.into_iter().flatten().collect())
     }
+}
+
+/// A bucket as the scripts store it; `None`: not of that form.
+fn pace_state(kept: &str) -> Option<PaceState> {
+    let mut parts = kept.split(' ').skip(1);
+    let (factor, closed) = (parts.next()?.parse().ok()?, parts.next()?.parse::<f64>().ok()?);
+    Some(PaceState { factor, closed_until_ms: closed as i64 })
 }

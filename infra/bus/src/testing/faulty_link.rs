@@ -9,7 +9,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
-use spillway_model::{CloseTask, OpenTask, Pace, SlotResult};
+use spillway_model::{CloseTask, OpenTask, Pace, PaceState, SlotResult};
 use spillway_process::Clock;
 use tokio_util::sync::CancellationToken;
 
@@ -237,6 +237,10 @@ impl TaskLedger for FaultyBackend {
         self.link.pass("pace", self.backend.adjust_pace(target, pace, retry_after)).await
     }
 
+    async fn pace_states(&self, targets: &[String]) -> Result<Vec<Option<PaceState>>, BusError> {
+        self.link.pass("read the pace", self.backend.pace_states(targets)).await
+    }
+
     async fn close_task(&self, close_task: &CloseTask<'_>) -> Result<bool, BusError> {
         self.link.pass("close a task", self.backend.close_task(close_task)).await
     }
@@ -251,6 +255,10 @@ impl TaskLedger for FaultyBackend {
 
     async fn ledger_lines(&self, from: &str, until_ms: i64, max: usize) -> Result<Vec<(String, String)>, BusError> {
         self.link.pass("read the ledger", self.backend.ledger_lines(from, until_ms, max)).await
+    }
+
+    async fn newest_lines(&self, until: &str, since_ms: i64, max: usize) -> Result<Vec<(String, String)>, BusError> {
+        self.link.pass("read the ledger", self.backend.newest_lines(until, since_ms, max)).await
     }
 }
 

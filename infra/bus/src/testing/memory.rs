@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use spillway_model::{CloseTask, OpenTask, Pace, SlotResult};
+use spillway_model::{CloseTask, OpenTask, Pace, PaceState, SlotResult};
 use spillway_process::Clock;
 use spillway_process::clock::Measurement;
 use tokio::time::Instant;
@@ -348,6 +348,15 @@ impl TaskLedger for MemoryBackend {
         Ok(())
     }
 
+    async fn pace_states(&self, targets: &[String]) -> Result<Vec<Option<PaceState>>, BusError> {
+        let store = self.shared.store("read the pace")?;
+        let state = |target: &String| {
+            let (factor, closed_until) = store.ledger.pace_state(target)?;
+            Some(PaceState { factor, closed_until_ms: self.shared.clock.unix_ns_at(closed_until) / 1_000_000 })
+        };
+        Ok(targets.iter().map(state).collect())
+    }
+
     async fn close_task(&self, close_task: &CloseTask<'_>) -> Result<bool, BusError> {
         Ok(self.shared.store("close a task")?.ledger.close(close_task, self.shared.clock.unix_ms()))
     }
@@ -362,6 +371,10 @@ impl TaskLedger for MemoryBackend {
 
     async fn ledger_lines(&self, from: &str, until_ms: i64, max: usize) -> Result<Vec<(String, String)>, BusError> {
         Ok(self.shared.store("read the ledger")?.ledger.lines(from, until_ms, max))
+    }
+
+    async fn newest_lines(&self, until: &str, since_ms: i64, max: usize) -> Result<Vec<(String, String)>, BusError> {
+        Ok(self.shared.store("read the ledger")?.ledger.newest_lines(until, since_ms, max))
     }
 }
 

@@ -86,6 +86,11 @@ impl MemoryLedger {
         }
     }
 
+    /// See `TaskLedger::pace_states`: the factor, and until when the target is closed.
+    pub fn pace_state(&self, target: &str) -> Option<(f64, Instant)> {
+        self.buckets.get(target).map(|bucket| (bucket.factor, bucket.closed_until))
+    }
+
     /// See `TaskLedger::close_task`.
     pub fn close(&mut self, close_task: &CloseTask<'_>, now_ms: i64) -> bool {
         let task = close_task.task.to_string();
@@ -121,18 +126,40 @@ impl MemoryLedger {
 
     /// See `TaskLedger::ledger_lines`. An id is the line's time and its index.
     pub fn lines(&self, from: &str, until_ms: i64, max: usize) -> Vec<(String, String)> {
-        let (after, from) = match from.strip_prefix('(') {
-            Some(id) => (true, id),
-            None => (false, from),
-        };
-        let mut parts = from.splitn(2, '-').map(|part| part.parse::<i64>().unwrap_or_default());
-        let start = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
-        let ids = self.lines.iter().zip(0i64..).map(|((at, text), index)| ((*at, index), text));
-        ids.filter(|(id, _)| id.0 <= until_ms && if after { *id > start } else { *id >= start })
-            .take(max)
-            .map(|((at, index), text)| (format!("{at}-{index}"), text.clone()))
-            .collect()
+        let (after, start) = bound(from, 0);
+        let wanted = |(id, _): &(LineId, &String)| id.0 <= until_ms && if after { *id > start } else { *id >= start };
+        self.by_id().filter(wanted).take(max).map(line).collect()
     }
+
+    /// See `TaskLedger::newest_lines`.
+    pub fn newest_lines(&self, until: &str, since_ms: i64, max: usize) -> Vec<(String, String)> {
+        let (before, end) = bound(until, i64::MAX);
+        let wanted = |(id, _): &(LineId, &String)| id.0 >= since_ms && if before { *id < end } else { *id <= end };
+        let mut lines: Vec<(LineId, &String)> = self.by_id().filter(wanted).collect();
+        lines.reverse();
+        lines.into_iter().take(max).map(line).collect()
+    }
+
+    fn by_id(&self) -> impl Iterator<Item = (LineId, &String)> {
+        self.lines.iter().zip(0i64..).map(|((at, text), index)| ((*at, index), text))
+    }
+}
+
+/// A line's time and its index.
+type LineId = (i64, i64);
+
+/// Where a range begins or ends, and whether the line of that id is left out. `index`: of a bound that is a time alone.
+fn bound(text: &str, index: i64) -> (bool, LineId) {
+    let (excluded, text) = match text.strip_prefix('(') {
+        Some(id) => (true, id),
+        None => (false, text),
+    };
+    let mut parts = text.splitn(2, '-').map(|part| part.parse::<i64>().unwrap_or_default());
+    (excluded, (parts.next().unwrap_or_default(), parts.next().unwrap_or(index)))
+}
+
+fn line(((at, index), text): (LineId, &String)) -> (String, String) {
+    (format!("{at}-{index}"), text.clone())
 }
 
 fn names(tenant: &str, target: &str) -> [String; 3] {

@@ -26,6 +26,7 @@ use crate::labels;
 use crate::launcher::{
     CLAIM, LaunchError, LaunchOrder, Launcher, OwnedTask, Quota, StopMode, StopOutcome, TaskRef, TaskStatus,
 };
+use crate::links::{TaskLinks, encoded};
 use crate::memory::Memory;
 use crate::rest::{self, PlatformIdentity, Rest, RestResponse, Token, bearer, milliseconds, text};
 
@@ -319,6 +320,16 @@ impl Launcher for AciLauncher {
 
     fn grace(&self) -> Option<Duration> {
         Some(Duration::ZERO)
+    }
+
+    /// A group's log is gone with it; until then it is on the page of its containers.
+    fn links(&self, task: &TaskRef) -> TaskLinks {
+        if self.ours(task).is_none() {
+            return TaskLinks::default();
+        }
+        let id: Vec<String> = task.id.split('/').map(encoded).collect();
+        let page = |tab| format!("https://portal.azure.com/#resource{}/{tab}", id.join("/"));
+        TaskLinks { task_url: Some(page("overview")), log_url: Some(page("containers")) }
     }
 }
 

@@ -27,6 +27,7 @@ use crate::launcher::{
     ATTEMPT, EGRESS_ID, INSTALLATION, LaunchError, LaunchOrder, Launcher, OwnedTask, Quota, STACK, StopMode,
     StopOutcome, TaskRef, TaskStatus,
 };
+use crate::links::{TaskLinks, encoded};
 use crate::memory::{LaunchKey, Memory};
 use crate::rest::{self, PlatformIdentity, Rest, Token, milliseconds, text};
 
@@ -313,6 +314,21 @@ impl Launcher for CloudRunLauncher {
 
     fn grace(&self) -> Option<Duration> {
         Some(GRACE)
+    }
+
+    /// The addresses that `gcloud run jobs execute` prints.
+    fn links(&self, task: &TaskRef) -> TaskLinks {
+        let Some((_, execution)) = task.id.rsplit_once('/').filter(|_| self.is_ours(task)) else {
+            return TaskLinks::default();
+        };
+        let CloudRunOptions { project, location, .. } = &self.options;
+        let [project, location, execution] = [project.as_str(), location.as_str(), execution].map(encoded);
+        let page = |tab| {
+            format!(
+                "https://console.cloud.google.com/run/jobs/executions/details/{location}/{execution}/{tab}?project={project}"
+            )
+        };
+        TaskLinks { task_url: Some(page("tasks")), log_url: Some(page("logs")) }
     }
 }
 

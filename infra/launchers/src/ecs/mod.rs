@@ -7,6 +7,7 @@
 
 mod api;
 pub mod event;
+mod links;
 mod options;
 mod sdk;
 mod subnets;
@@ -42,6 +43,7 @@ use crate::labels;
 use crate::launcher::{
     LaunchError, LaunchOrder, Launcher, OwnedTask, Quota, StopMode, StopOutcome, TaskRef, TaskStatus,
 };
+use crate::links::TaskLinks;
 use crate::memory::Memory;
 
 /// Task group of every runner; EventBridge rules filter on it.
@@ -326,6 +328,10 @@ impl Launcher for EcsLauncher {
 
     fn grace(&self) -> Option<Duration> {
         Some(Duration::from_secs(self.options.stop_seconds))
+    }
+
+    fn links(&self, task: &TaskRef) -> TaskLinks {
+        if self.is_ours(task) { links::of(&task.id, &self.options).unwrap_or_default() } else { TaskLinks::default() }
     }
 }
 

@@ -37,6 +37,10 @@ pub struct EcsOptions {
     pub capacity: Capacity,
     /// `stopTimeout` of the task definition: from SIGTERM to SIGKILL.
     pub stop_seconds: u64,
+    /// CloudWatch's log group of the runner's container, for links to its log; `None`: the page of the task has one, for an hour.
+    pub log_group: Option<String>,
+    /// `awslogs-stream-prefix` of the task definition.
+    pub log_stream_prefix: String,
     /// URL instead of the region's own.
     pub endpoint: Option<String>,
     /// Key id and secret, instead of the process' own identity.
@@ -59,6 +63,8 @@ impl Default for EcsOptions {
             assign_public_ip: true,
             capacity: Capacity::OnDemand,
             stop_seconds: 120,
+            log_group: None,
+            log_stream_prefix: "runner".to_owned(),
             endpoint: None,
             keys: None,
         }

@@ -64,7 +64,7 @@ const IMAGES: &[Image] = &[
         target: "dispatcher",
         tools: "tools",
         packages: &["spillway-dispatcher"],
-        programs: &["spillway-dispatcher"],
+        programs: &["spillway-dispatcher", "spillway"],
         elements_of: None,
         has_template: false,
     },

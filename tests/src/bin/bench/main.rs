@@ -4,6 +4,7 @@ mod api;
 mod bad_networks;
 mod bad_streams;
 mod big_room;
+mod console;
 mod cost;
 mod dispatcher;
 mod encoded_clip;
@@ -111,6 +112,7 @@ async fn main() -> Result<()> {
     let pages = if wants(bench::PAGES) { pages::measure(args.seconds).await? } else { vec![] };
     let fleet = if wants(bench::FLEET) { Some(fleet::measure(args.fleet, args.seed).await?) } else { None };
     let dispatcher = if wants(bench::DISPATCHER) { Some(dispatcher::measure(args.live).await?) } else { None };
+    let console = if wants(bench::CONSOLE) { Some(console::measure().await?) } else { None };
     let estimates = if wants(bench::ESTIMATES) {
         estimates::measure(args.estimates, args.longest, args.seed).await?
     } else {
@@ -130,6 +132,7 @@ async fn main() -> Result<()> {
         "big_room": big_room, "fuzz": fuzz, "twelve_hours": twelve_hours,
         "estimates": estimates,
         "dispatcher": dispatcher,
+        "console": console,
         "fleet": fleet,
         "segment_kills": segment_kills, "live_segments": live_segments,
         "rtmp_faults": rtmp_faults, "bad_streams": bad_streams, "outputs": outputs, "glass": glass,
@@ -166,7 +169,7 @@ mod tests {
     }
 
     /// Measurements in the order of their names, each with its file.
-    const MODULES: [(&str, &str); 25] = [
+    const MODULES: [(&str, &str); 26] = [
         (bench::API, "api"),
         (bench::KILLS, "kills"),
         (bench::SEGMENT_KILLS, "segment_kills"),
@@ -184,6 +187,7 @@ mod tests {
         (bench::PAGES, "pages"),
         (bench::FLEET, "fleet"),
         (bench::DISPATCHER, "dispatcher"),
+        (bench::CONSOLE, "console"),
         (bench::ESTIMATES, "estimates"),
         (bench::STILL_CLOCKS, "still_clocks"),
         (bench::OPUS_LENGTH, "opus_length"),
@@ -195,7 +199,8 @@ mod tests {
     ];
     /// What a file names that uses them.
     const STORES: &[&str] = &["StoreTarget::all(", "TestBucket::", "CloudKind::"];
-    const BROWSERS: &[&str] = &["ForeignPublisher::browser", "browser::", "hls_player::", "built_template("];
+    const BROWSERS: &[&str] =
+        &["ForeignPublisher::browser", "browser::", "hls_player::", "built_template(", "ConsoleInstallation::"];
     const STREAMS: &[&str] = &["RtmpServer::start", "SrtServer::start"];
 
     /// The set-up installs it for these and for no others: with `--only`, a measurement finds what it needs.

@@ -82,7 +82,19 @@ pub async fn launches_keep_their_pace_and_slow_down_when_told(fixture: &impl Fix
     assert!(matches!(ask(9, "near").await, SlotResult::Later(wait) if wait > 3 * SECOND && wait <= 4 * SECOND));
     assert_eq!(ask(10, "far").await, AT_ONCE, "another target has its own pace");
 
+    let states = async || {
+        let targets = ["near", "moon", "far"].map(str::to_owned);
+        let states = tasks.pace_states(&targets).await.unwrap();
+        let [near, None, far] = states[..] else { panic!("{states:?}") };
+        (near.unwrap(), far.unwrap())
+    };
+    assert_eq!((states().await.0.factor, states().await.1.factor), (1.0, 1.0));
+    let before = states().await.1.closed_until_ms;
+    assert_eq!(tasks.pace_states(&[]).await.unwrap(), []);
     tasks.slow_down("far", pace, SECOND).await.unwrap();
+    let (near, far) = states().await;
+    assert_eq!((near.factor, far.factor), (1.0, 0.5));
+    assert!((before + 900..before + 60_000).contains(&far.closed_until_ms), "{before} {far:?}");
     let SlotResult::Granted { wait, slowed: true } = ask(11, "far").await else { panic!("a slow turn") };
     assert!(wait > SECOND / 2 && wait <= SECOND, "{wait:?}");
     // Half as fast as before.
@@ -124,6 +136,13 @@ pub async fn a_task_is_closed_once_and_its_line_is_kept(fixture: &impl Fixture) 
     assert_eq!(rest, all[1..]);
     assert_eq!(tasks.lines(0, i64::MAX / 2, None, 1).await.unwrap(), all[..1]);
     assert_eq!(tasks.lines(0, 1, None, 10).await.unwrap(), []);
+
+    let backwards: Vec<_> = all.iter().rev().cloned().collect();
+    assert_eq!(tasks.newest_lines(0, i64::MAX / 2, None, 10).await.unwrap(), backwards);
+    assert_eq!(tasks.newest_lines(0, i64::MAX / 2, None, 1).await.unwrap(), backwards[..1]);
+    assert_eq!(tasks.newest_lines(0, i64::MAX / 2, Some(&backwards[0].0), 10).await.unwrap(), backwards[1..]);
+    assert_eq!(tasks.newest_lines(0, 1, None, 10).await.unwrap(), []);
+    assert_eq!(tasks.newest_lines(i64::MAX / 2, i64::MAX / 2, None, 10).await.unwrap(), []);
 }
 
 pub async fn a_lease_has_one_holder_and_a_number_that_grows(fixture: &impl Fixture) {
