@@ -34,7 +34,7 @@ mod exit;
 
 pub use exit::{Billed, ExitReport, TaskExit, TaskMachine};
 pub use launcher::{
-    LaunchError, LaunchOrder, Launcher, OwnedTask, Quota, RunMode, StopMode, StopOutcome, TaskRef, TaskStatus,
+    LaunchError, LaunchOrder, Launcher, OwnedTask, Quota, RunMode, StopMode, StopOutcome, TaskLog, TaskRef, TaskStatus,
 };
 pub use open::{KINDS, LauncherSpec, check, open};
 pub use process::ProcessLauncher;
