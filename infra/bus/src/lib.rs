@@ -46,8 +46,8 @@ pub use server::{Bid, Handler, Incoming, Routing, RpcServer};
 pub use server_info::RedisFacts;
 pub use spillway_model::{
     CapReached, Caps, ClaimToken, Dispatch, Heartbeat, LaunchState, LedgerLine, OpenTask, OpenTaskEntry, Pace, Phase,
-    ProbeCause, ProbeLine, ProbeOrder, ProbeOutcome, ProbeReport, Record, SlotResult, TaskFacts, TaskKey, TaskRef,
-    Ticket, lifecycle,
+    Platform, ProbeCause, ProbeLine, ProbeOrder, ProbeOutcome, ProbeReport, Record, Shape, SlotResult, TaskFacts,
+    TaskKey, TaskRef, Ticket, lifecycle,
 };
 pub use switches::Switches;
 pub use tasks::Tasks;
