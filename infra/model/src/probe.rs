@@ -2,6 +2,7 @@
 //! where it cannot write there. The runner finds a cause; the dispatcher knows what to change on which platform.
 
 use std::io;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
@@ -54,6 +55,11 @@ impl ProbeLine {
     /// A check that found everything as it should be.
     pub fn passed(check: impl Into<String>, message: impl Into<String>) -> Self {
         Self { check: check.into(), outcome: ProbeOutcome::Passed, message: message.into(), cause: None, took_ms: 0 }
+    }
+
+    /// The same line of a check that took so long.
+    pub fn took(self, time: Duration) -> Self {
+        Self { took_ms: u64::try_from(time.as_millis()).unwrap_or(u64::MAX), ..self }
     }
 
     /// A check that found something worth knowing.
@@ -109,6 +115,8 @@ causes! {
     NoCapacity,
     /// The platform wants fewer calls.
     Throttled,
+    /// The platform's API does not answer.
+    PlatformSilent,
     /// The dispatcher has no credentials for the platform, or wrong ones.
     CredentialsMissing,
     /// The platform refuses the dispatcher's identity.

@@ -20,8 +20,8 @@ use spillway_process::chain;
 use spillway_process::retry::RetrySchedule;
 use tokio::time::{Instant, sleep, timeout};
 
+use self::report::ReportWriter;
 pub use self::report::log_line;
-use self::report::{ReportWriter, took};
 use crate::serve::{destinations_of, guard_of, settings_of};
 use crate::ticket::{self, Names, RunnerTask};
 use crate::upload::stores::DefaultStoreFactory;
@@ -50,7 +50,7 @@ pub async fn run(names: &Names, redis: &RedisConfig, key: TicketKey) -> Option<P
         return Some(ProbeLine::failed("ticket", ProbeCause::AnotherRedis, message));
     };
     let writer = ReportWriter::new(&bus, names.egress_id.clone());
-    writer.add(took(redis_line(&bus, redis).await, connected)).await;
+    writer.add(redis_line(&bus, redis).await.took(connected)).await;
     writer.add(machine::clock(bus.clock().ahead_of_host_ns())).await;
     check_all(&writer, redis, &ticket, &order).await;
     match writer.finish().await {

@@ -11,8 +11,6 @@ use spillway_plan::{Destination, Destinations};
 use tokio::net::lookup_host;
 use tokio::time::{Instant, timeout};
 
-use super::report::took;
-
 /// As resolvers give up: two attempts.
 const LOOKUP_TIMEOUT: Duration = Duration::from_secs(11);
 /// So many addresses of a name are shown.
@@ -75,7 +73,7 @@ async fn resolve(named: &NamedHost) -> ProbeLine {
         Ok(Err(error)) => ProbeLine::failed(check, ProbeCause::of_lookup(&error), format!("{host}: {error}")),
         Err(_) => ProbeLine::failed(check, ProbeCause::NameServerSilent, format!("{host}: no name server answers")),
     };
-    took(line, began.elapsed())
+    line.took(began.elapsed())
 }
 
 #[cfg(test)]

@@ -20,11 +20,6 @@ pub fn log_line(line: &ProbeLine) {
     let _ = writeln!(std::io::stderr(), "{}", json!({ "probe": line }));
 }
 
-/// The line of a check that took so long.
-pub(super) fn took(line: ProbeLine, time: Duration) -> ProbeLine {
-    ProbeLine { took_ms: u64::try_from(time.as_millis()).unwrap_or(u64::MAX), ..line }
-}
-
 /// The report of this probe.
 pub(super) struct ReportWriter {
     reports: ProbeReports,
@@ -61,7 +56,7 @@ impl ReportWriter {
             .await
             .unwrap_or_else(|_| vec![ProbeLine::failed(check, late, format!("no result within {} s", max.as_secs()))]);
         for line in lines {
-            let line = if line.took_ms == 0 { took(line, began.elapsed()) } else { line };
+            let line = if line.took_ms == 0 { line.took(began.elapsed()) } else { line };
             self.add(line).await;
         }
     }

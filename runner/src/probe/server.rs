@@ -8,7 +8,6 @@ use spillway_ipc::{MediaCommand, MediaEndReason, MediaEvent, MediaPath, ProbeCom
 use spillway_process::chain;
 use tokio::time::Instant;
 
-use super::report::took;
 use crate::config::Settings;
 use crate::session::media::{self, MediaProcess, MediaUpdate};
 
@@ -55,7 +54,7 @@ async fn follow(process: &mut MediaProcess, ws_url: &str) -> Vec<ProbeLine> {
                 Some(path_line(&path))
             }
             MediaUpdate::Received(MediaEvent::Ended { why }) => {
-                lines.extend(end_line(&why, is_in, has_path).map(|line| took(line, since.elapsed())));
+                lines.extend(end_line(&why, is_in, has_path).map(|line| line.took(since.elapsed())));
                 return lines;
             }
             MediaUpdate::Received(_) => None,
@@ -65,7 +64,7 @@ async fn follow(process: &mut MediaProcess, ws_url: &str) -> Vec<ProbeLine> {
             }
         };
         if let Some(line) = line {
-            lines.push(took(line, since.elapsed()));
+            lines.push(line.took(since.elapsed()));
             since = Instant::now();
         }
     }

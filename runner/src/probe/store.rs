@@ -11,7 +11,6 @@ use spillway_plan::{Destination, Destinations, Store};
 use spillway_storage::{Meta, Storage, StorageError, StorageErrorKind};
 use tokio::time::{Instant, timeout};
 
-use super::report::took;
 use crate::upload::stores::StoreFactory;
 
 const CONTENT: &[u8] = b"spillway probe: this object may be removed\n";
@@ -68,7 +67,7 @@ async fn check_one(place: &StorePlace<'_>, stores: &dyn StoreFactory, object: &s
         Ok(storage) => use_once(&check, &*storage, object).await,
         Err(error) => failed(&check, &error),
     };
-    took(line, began.elapsed())
+    line.took(began.elapsed())
 }
 
 /// A recording begins with a multipart upload, which proves the permission that it needs; a playlist is a small object.
