@@ -97,8 +97,8 @@ fn general(cause: ProbeCause) -> &'static str {
         ProbeCause::NameNotFound => {
             "Correct the name in the configuration, or make it known to the network's name servers."
         }
-        ProbeCause::NameServerSilent => "Let the task reach a name server: port 53 over UDP and TCP.",
-        ProbeCause::RedisUnreachable => "Let the task reach Redis: address and port, route, firewall on both sides.",
+        ProbeCause::NameServerSilent => "Make a name server reachable: port 53 over UDP and TCP.",
+        ProbeCause::RedisUnreachable => "Make Redis reachable: address and port, route, firewall on both sides.",
         ProbeCause::RedisTls => {
             "Make both sides agree on TLS: redis.tls.enabled where Redis wants it and only there, its authority in \
              redis.tls.ca_cert_file, the name in its certificate."
@@ -150,7 +150,7 @@ fn general(cause: ProbeCause) -> &'static str {
             "Correct or renew the keys in `storage`, or remove them so that the machine's identity is used."
         }
         ProbeCause::StoreUnreachable => {
-            "Let the task reach the store: endpoint, route, private endpoint, firewall of the store."
+            "Make the store reachable: endpoint, route, private endpoint, firewall of the store."
         }
         ProbeCause::StoreRefuses => {
             "Correct `storage` by what the store says: region, endpoint, force_path_style, object lock."
