@@ -157,9 +157,9 @@ fn general(cause: ProbeCause) -> &'static str {
         }
         ProbeCause::IdentityMissing => "Give the task an identity of the platform, or keys in `storage`.",
         ProbeCause::SpoolUnusable => {
-            "Make the folder writable for the runner's user: runner.upload.spool_dir, local_root."
+            "Make the folder writable for the runner's user: runner.spool_dir, local_root."
         }
-        ProbeCause::SpoolSmall => "Give the task a larger disk, or point runner.upload.spool_dir at one.",
+        ProbeCause::SpoolSmall => "Give the task a larger disk, or point runner.spool_dir at one.",
         ProbeCause::MachineSmall => {
             "Correct the size: what the platform gives is less than what recordings are planned for."
         }
