@@ -97,7 +97,7 @@ impl BusError {
     pub fn probe_cause(&self) -> ProbeCause {
         match self {
             Self::Connect { step: ConnectStep::Resolve, source, .. } => {
-                source.downcast_ref().map_or(ProbeCause::NameServerSilent, ProbeCause::of_lookup)
+                source.downcast_ref::<std::io::Error>().map_or(ProbeCause::NameServerSilent, ProbeCause::of_lookup)
             }
             Self::Connect { step: ConnectStep::Open, .. } | Self::Silent { .. } => ProbeCause::RedisUnreachable,
             // A server that wants TLS closes a connection without it, and one that wants our certificate closes it later.
