@@ -156,9 +156,7 @@ fn general(cause: ProbeCause) -> &'static str {
             "Correct `storage` by what the store says: region, endpoint, force_path_style, object lock."
         }
         ProbeCause::IdentityMissing => "Give the task an identity of the platform, or keys in `storage`.",
-        ProbeCause::SpoolUnusable => {
-            "Make the folder writable for the runner's user: runner.spool_dir, local_root."
-        }
+        ProbeCause::SpoolUnusable => "Make the folder writable for the runner's user: runner.spool_dir, local_root.",
         ProbeCause::SpoolSmall => "Give the task a larger disk, or point runner.spool_dir at one.",
         ProbeCause::MachineSmall => {
             "Correct the size: what the platform gives is less than what recordings are planned for."

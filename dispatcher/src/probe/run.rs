@@ -189,7 +189,7 @@ impl ProbeRun<'_> {
         let launched = launch::launch(&*launcher, &order).await;
         let task = match launched {
             Ok(task) => {
-                info!(probe = %id, target = target.name, %task, "probe launched; no egress, billed to nobody");
+                info!(probe = %id, target = %target.name, %task, "probe launched; no egress, billed to nobody");
                 let line = ProbeLine::passed("launch", format!("accepted, task {}", task.id));
                 self.found(line.took(began.elapsed()));
                 let started = StartedTask { launcher, task: task.clone(), launched: began, max };
