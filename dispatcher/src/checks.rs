@@ -27,12 +27,12 @@ pub async fn probe(config: &Config, target: Option<&str>, options: &ProbeOptions
         if !json {
             println!("target {}", target.name);
         }
-        let mut tell = |news: ProbeNews<'_>| match news {
+        let tell: &mut (dyn FnMut(ProbeNews<'_>) + Send) = &mut |news| match news {
             ProbeNews::Finding(finding) if !json => println!("{}", finding.text()),
             ProbeNews::Finding(_) => {}
             ProbeNews::Progress(doing) => eprintln!("  {}: {doing}", target.name),
         };
-        let summary = probe::probe(config, target, options, &mut tell).await;
+        let summary = probe::probe(config, target, options, tell).await;
         if !json {
             println!("{}\n", summary.verdict());
         }

@@ -17,7 +17,10 @@ const LAUNCH_TIMEOUT: Duration = Duration::from_secs(40);
 /// A process of this machine writes to our standard error unless it has a folder for its log; the probe reads it there.
 pub fn with_log(target: &TargetConfig, id: &EgressId) -> (TargetConfig, Option<PathBuf>) {
     let mut target = target.clone();
-    let LauncherConfig::Process { log_dir: log_dir @ None, .. } = &mut target.launcher else { return (target, None) };
+    let LauncherConfig::Process { log_dir, .. } = &mut target.launcher else { return (target, None) };
+    if log_dir.is_some() {
+        return (target, None);
+    }
     let folder = std::env::temp_dir().join(format!("spillway-probe-{id}"));
     match std::fs::DirBuilder::new().mode(0o700).create(&folder) {
         Ok(()) => {
