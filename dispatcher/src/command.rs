@@ -1,5 +1,5 @@
-//! Commands of `spillway-dispatcher` besides serving: `bill`, `price`, `target`, `healthy`. Each but the last reads the
-//! configuration, does one thing and exits.
+//! Commands of `spillway-dispatcher` besides serving: `bill`, `price`, `target`, `probe`, `doctor`, `healthy`. Each but the last
+//! reads the configuration, does one thing and exits.
 
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
@@ -13,9 +13,12 @@ use spillway_dispatcher::Config;
 use spillway_dispatcher::billing::bill::{self, By};
 use spillway_dispatcher::billing::price_quote;
 use spillway_dispatcher::config::ConfigError;
+use spillway_dispatcher::probe::ProbeOptions;
 use spillway_dispatcher::targets::{OperatorState, SWITCHES};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+
+use crate::checks;
 
 /// Below the timeout of ECS' and Docker's health checks, so that the reason is printed.
 const HEALTHY_TIMEOUT: Duration = Duration::from_secs(4);
@@ -58,6 +61,30 @@ pub enum CliCommand {
         /// Its name in the configuration
         name: String,
     },
+    /// Launch one task that checks what a recording would need where it would run, and print what it finds and what to change
+    Probe {
+        /// Name of a target in the configuration; default: each of them in turn
+        #[arg(long)]
+        target: Option<String>,
+        /// For everything from the launch to the last line; default: the target's start_deadline and 75 s
+        #[arg(long, value_name = "SECONDS")]
+        timeout: Option<u64>,
+        /// Where its object is written and removed again, below storage.prefix
+        #[arg(long, default_value = "spillway-probe")]
+        folder: String,
+        /// Start the image that has a browser
+        #[arg(long)]
+        page: bool,
+        /// One JSON document on standard output instead of lines
+        #[arg(long)]
+        json: bool,
+    },
+    /// Check from here: configuration, Redis, livekit-server and its API key, clocks, stores, the targets' platforms
+    Doctor {
+        /// One JSON document on standard output instead of lines
+        #[arg(long)]
+        json: bool,
+    },
     /// Ask the dispatcher in this container whether it works; for a health check, which has no other program here
     Healthy {
         /// Its `health_port`
@@ -81,12 +108,17 @@ impl CliCommand {
     /// `text`: the configuration, which `price` does without if there is none.
     ///
     /// # Errors
-    /// When the configuration or an argument is not right, or Redis does not answer.
+    /// When the configuration or an argument is not right, Redis does not answer, or a check has failed.
     pub async fn run(self, text: Result<String, ConfigError>) -> anyhow::Result<()> {
         match self {
             Self::Bill { since, until, by, csv } => bill(&since, until.as_deref(), by, csv, &config(text)?).await,
             Self::Price { request, minutes, list } => price(request, minutes, list, text),
             Self::Target { what, name } => target(what, &name, &config(text)?).await,
+            Self::Probe { target, timeout, folder, page, json } => {
+                let options = ProbeOptions { timeout: timeout.map(Duration::from_secs), folder, page };
+                checks::probe(&config(text)?, target.as_deref(), &options, json).await
+            }
+            Self::Doctor { json } => checks::doctor(config(text), json).await,
             Self::Healthy { port } => {
                 tokio::time::timeout(HEALTHY_TIMEOUT, healthy(port)).await.context("no answer in time")?
             }

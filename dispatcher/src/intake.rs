@@ -317,6 +317,7 @@ impl StartRequest<'_> {
                 some => Some(Secret::new(serde_json::to_string(some).map_err(internal)?)),
             },
             runner: config.runner.clone(),
+            probe: None,
         })
     }
 

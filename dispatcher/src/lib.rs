@@ -6,12 +6,16 @@
 //! what is observed, `billing::Accountant` closes tasks. Records change only by events of `spillway_model::lifecycle`.
 //! `final_state` ends what a runner cannot end, `control` answers Stop and UpdateStream where no runner listens, `events`
 //! takes exit events, `console` shows all of it to operators. `dispatcher` and `exit_handler` (for AWS Lambda) put them together.
+//! `probe` and `doctor` are commands beside them: they check what an egress needs, where it would run and from here.
 
 #![warn(missing_docs, clippy::missing_errors_doc)]
 
 mod exit_handler;
 mod dispatcher;
+pub mod doctor;
+pub mod probe;
 mod setup;
+mod server_api;
 mod health;
 mod console;
 mod events;

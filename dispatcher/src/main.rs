@@ -3,6 +3,7 @@
 //! `command`.
 
 mod command;
+mod checks;
 
 use std::path::PathBuf;
 use std::process::ExitCode;

@@ -250,7 +250,10 @@ pub(crate) async fn launcher(
 }
 
 /// All dispatchers share the API secret, so they share the key derived from it.
-fn ticket_key(config: &Config) -> Result<TicketKey, BusError> {
+///
+/// # Errors
+/// The configured text is no key; for good.
+pub(crate) fn ticket_key(config: &Config) -> Result<TicketKey, BusError> {
     match &config.ticket_key {
         Some(text) => TicketKey::from_text(text.reveal()),
         None => {
@@ -261,7 +264,11 @@ fn ticket_key(config: &Config) -> Result<TicketKey, BusError> {
     }
 }
 
-fn handover(config: &Config, key: &TicketKey) -> Result<Secret, DispatcherError> {
+/// The line that a runner gets besides its names.
+///
+/// # Errors
+/// The configuration cannot be serialised; for good.
+pub(crate) fn handover(config: &Config, key: &TicketKey) -> Result<Secret, DispatcherError> {
     let handover = serde_json::json!({
         "ticket_key": key.reveal(),
         "redis": config.redis,

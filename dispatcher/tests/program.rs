@@ -1,4 +1,4 @@
-//! The program from its command line, against a real Redis: `bill`, `price`, `target`, `--sweep`, SIGHUP.
+//! The program from its command line, against a real Redis: `bill`, `price`, `target`, `probe`, `doctor`, `--sweep`, SIGHUP.
 
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test, in the harness too")]
 
@@ -6,7 +6,7 @@
 mod ground;
 
 use ground::{Ground, bill, eventually, id};
-use spillway_bus::{LaunchState, Record, Registry, Tasks};
+use spillway_bus::{LaunchState, ProbeCause, ProbeLine, ProbeReport, ProbeReports, Record, Registry, Tasks};
 
 #[tokio::test]
 async fn bills_are_added_up_as_asked_and_mistakes_are_named() {
@@ -188,4 +188,120 @@ async fn a_look_for_what_was_lost_names_it_and_changes_nothing() {
     assert_eq!(registry.get(&record.egress_id).await.unwrap(), before);
     let wrong = ground.run(&config, &["--dry-run"]);
     assert!(!wrong.ok && wrong.error.contains("--sweep"), "{wrong:?}");
+}
+
+/// Ends as a runner that cannot report.
+const SPEECHLESS: &str = r#"read handover
+[ "$1" = --probe ] || exit 9
+echo '{"probe":{"check":"redis","outcome":"failed","message":"wrong version number","cause":"redis_tls"}}' >&2
+exit 84"#;
+
+#[tokio::test]
+async fn a_probe_whose_task_cannot_report_is_explained_and_leaves_nothing() {
+    let ground = Ground::start().await;
+    let with = |name: &str, text: &str| {
+        let program = ground.script(name, text);
+        ground.config(&format!(
+            "targets: [{{ name: here, launcher: process, options: {{ runner_program: {program} }} }}]\n"
+        ))
+    };
+    let config = with("speechless", SPEECHLESS);
+    let told = ground.run(&config, &["probe", "--target", "here"]);
+    assert!(!told.ok && told.error.contains("a recording would fail on here"), "{told:?}");
+    assert!(told.out.contains("✓ launch"), "{}", told.out);
+    assert!(
+        told.out.contains(
+            "✗ redis            wrong version number (exit status 84)\n    change: Make both sides agree on TLS"
+        ),
+        "{}",
+        told.out
+    );
+    let json = ground.run(&config, &["probe", "--json"]);
+    let document: serde_json::Value = serde_json::from_str(&json.out).unwrap();
+    assert!(!json.ok && document[0]["ok"] == false && document[0]["target"] == "here", "{document}");
+    let failed = document[0]["findings"].as_array().unwrap().iter().find(|line| line["outcome"] == "failed").unwrap();
+    assert_eq!((failed["check"].as_str(), failed["cause"].as_str()), (Some("redis"), Some("redis_tls")));
+
+    for (name, text, cause) in [
+        ("old", "echo \"error: unexpected argument '--probe' found\" >&2; exit 2", "knows no probe"),
+        ("broken", "echo 'libgst.so.0: not found' >&2; exit 127", "Read the log"),
+        ("keyless", "exit 88", "same ticket_key"),
+        ("deaf", "exec sleep 60", "--timeout"),
+    ] {
+        let told = ground.run(&with(name, text), &["probe", "--target", "here", "--timeout", "3"]);
+        assert!(!told.ok && told.out.contains(cause), "{name}: {}", told.out);
+    }
+    let nothing =
+        ground.config("targets: [{ name: here, launcher: process, options: { runner_program: /nowhere/runner } }]\n");
+    let told = ground.run(&nothing, &["probe"]);
+    assert!(!told.ok && told.out.contains("✗ launch") && told.out.contains("runner_program must be"), "{told:?}");
+    let wrong = ground.run(&config, &["probe", "--target", "moon"]);
+    assert!(!wrong.ok && wrong.error.contains("there is no target moon; there are here"), "{wrong:?}");
+
+    // A heartbeat expires within half a minute; nothing else is there.
+    let left: Vec<String> = ground.keys("spillway:*PB_*").into_iter().filter(|key| !key.ends_with(":beat")).collect();
+    assert!(left.is_empty(), "{left:?}");
+    let registry = Registry::new(&ground.bus().await);
+    assert!(registry.list_live().await.unwrap().is_empty(), "no record is made");
+    let bill = ground.run(&config, &["bill", "--since", "1d", "--csv"]);
+    assert_eq!(bill.out.lines().count(), 1, "nobody is billed: {}", bill.out);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn lines_are_shown_as_they_come_with_what_to_change() {
+    let ground = Ground::start().await;
+    // Says its id, and is there until its report is complete.
+    let program = ground
+        .script("runner", "read handover\necho $SPILLWAY_EGRESS_ID > $0.id.tmp; mv $0.id.tmp $0.id\nexec sleep 30");
+    let config = ground
+        .config(&format!("targets: [{{ name: here, launcher: process, options: {{ runner_program: {program} }} }}]\n"));
+    let reports = ProbeReports::new(&ground.bus().await);
+    let (told_id, written) = (format!("{program}.id"), reports.clone());
+    let runner = tokio::spawn(async move {
+        let id = loop {
+            match std::fs::read_to_string(&told_id) {
+                Ok(text) => break id(text.trim()),
+                Err(_) => tokio::time::sleep(std::time::Duration::from_millis(20)).await,
+            }
+        };
+        let lines = vec![
+            ProbeLine::passed("redis", "version 7.2"),
+            ProbeLine::warned("media", ProbeCause::NoUdp, "tcp: no UDP, streams lag"),
+            ProbeLine::noted("store S3", "written; it may not be removed and stays"),
+        ];
+        written.put(&id, &ProbeReport { lines: lines[..1].to_vec(), is_over: false }).await.unwrap();
+        tokio::time::sleep(std::time::Duration::from_millis(300)).await;
+        written.put(&id, &ProbeReport { lines, is_over: true }).await.unwrap();
+        id
+    });
+    let told = tokio::task::block_in_place(|| ground.run(&config, &["probe", "--target", "here", "--timeout", "20"]));
+    assert!(told.ok, "a warning is no failure: {told:?}");
+    let id = runner.await.unwrap();
+    for line in [
+        "✓ start            first line",
+        "✓ redis            version 7.2\n",
+        "! media            tcp: no UDP, streams lag\n    change: Open UDP",
+        "· store S3         written; it may not be removed and stays\n",
+        "here: a recording would work, 1 of its checks with a warning",
+    ] {
+        assert!(told.out.contains(line), "{line} in {}", told.out);
+    }
+    assert_eq!(reports.get(&id).await.unwrap(), None, "the report is removed");
+    assert!(told.error.contains(id.as_str()), "the log names it: {}", told.error);
+}
+
+#[tokio::test]
+async fn a_doctor_names_what_is_wrong_from_here() {
+    let ground = Ground::start().await;
+    let told = ground.run(&ground.config(""), &["doctor"]);
+    assert!(!told.ok && told.out.contains("✓ configuration") && told.out.contains("✓ redis"), "{told:?}");
+    assert!(told.out.contains("✗ livekit-server") && told.out.contains("change: Set ws_url"), "{}", told.out);
+    let evicting = ground.run(&ground.config(""), &["doctor", "--json"]);
+    let document: serde_json::Value = serde_json::from_str(&evicting.out).unwrap();
+    assert!(document["ok"] == false && document["findings"][0]["check"] == "configuration", "{document}");
+    let away = ground.run(&ground.config("").replace(&ground.redis, "127.0.0.1:1"), &["doctor"]);
+    assert!(!away.ok && away.out.contains("✗ redis") && away.out.contains("change: Make Redis reachable"), "{away:?}");
+    let unreadable = ground.run("nonsense: true\n", &["doctor", "--json"]);
+    let document: serde_json::Value = serde_json::from_str(&unreadable.out).unwrap();
+    assert!(!unreadable.ok && document["findings"][0]["outcome"] == "failed", "{document}");
 }

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use clap::Parser;
+use spillway_bus::{ProbeCause, ProbeLine};
 use spillway_guard::{AllowEntry, AllowEntryError, GuardRules};
 use spillway_plan::LimitRules;
 use spillway_process::telemetry;
@@ -17,6 +18,7 @@ use spillway_protocol::livekit::EgressStatus;
 use spillway_runner::config::Settings;
 use spillway_runner::container;
 use spillway_runner::oneshot::{self, Access};
+use spillway_runner::probe;
 use spillway_runner::serve;
 use spillway_runner::session::media;
 use spillway_runner::ticket::{self, Names, RunnerTask};
@@ -39,6 +41,9 @@ struct RunnerArgs {
     /// Finishes the uploads of a recording whose task died; started by a dispatcher.
     #[arg(long, conflicts_with = "request", env = "SPILLWAY_SALVAGE")]
     salvage: bool,
+    /// Records nothing: checks what a recording would need from here and reports it; started by a dispatcher's `probe`.
+    #[arg(long, conflicts_with_all = ["request", "salvage"], env = "SPILLWAY_PROBE")]
+    probe: bool,
     /// livekit-server, e.g. ws://localhost:7880.
     #[arg(long, env = "LIVEKIT_URL", value_name = "URL")]
     ws_url: Option<String>,
@@ -81,6 +86,7 @@ fn main() -> ExitCode {
     let _ = rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable);
     let outcome = match &arguments.request {
         Some(_) => run_request(arguments),
+        None if arguments.probe => run_probe(),
         None => container::take_secrets_out()
             .map_err(anyhow::Error::from)
             .and_then(|()| run_task(if arguments.salvage { RunnerTask::Salvage } else { RunnerTask::Record })),
@@ -116,6 +122,27 @@ fn run_task(task: RunnerTask) -> anyhow::Result<ExitCode> {
     telemetry::init(level, log_format(handover.log.json));
     run(serve::serve_task(names, &handover.redis, key, task))?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// What cannot be reported to the dispatcher is in the exit status and on standard error.
+fn run_probe() -> anyhow::Result<ExitCode> {
+    let orders = container::take_secrets_out().map_err(anyhow::Error::from).and_then(|()| {
+        let names = Names::from_env(|name| std::env::var(name).ok())?;
+        let (handover, key) = ticket::handover(stdin().lock())?;
+        Ok((names, handover, key))
+    });
+    let unreported = match orders {
+        Ok((names, handover, key)) => {
+            let level = if handover.log.level.is_empty() { "info" } else { &handover.log.level };
+            telemetry::init(level, log_format(handover.log.json));
+            run(async { Ok(probe::run(&names, &handover.redis, key).await) })?
+        }
+        Err(error) => Some(ProbeLine::failed("handover", ProbeCause::HandoverMissing, format!("{error:#}"))),
+    };
+    Ok(unreported.map_or(ExitCode::SUCCESS, |line| {
+        probe::log_line(&line);
+        line.cause.and_then(ProbeCause::exit_status).map_or(ExitCode::FAILURE, ExitCode::from)
+    }))
 }
 
 fn run_request(arguments: RunnerArgs) -> anyhow::Result<ExitCode> {

@@ -254,14 +254,14 @@ async fn clean_up(states: &UploadStates, tickets: &Tickets, names: &Names, spare
     }
 }
 
-fn destinations_of(ticket: &Ticket) -> anyhow::Result<Vec<Destinations>> {
+pub(crate) fn destinations_of(ticket: &Ticket) -> anyhow::Result<Vec<Destinations>> {
     let Some(text) = &ticket.destinations else { return Ok(vec![]) };
     // The error goes into the EgressInfo.
     serde_json::from_str(text.reveal()).map_err(hide_value).context("read the destinations in the ticket")
 }
 
 /// Settings of a dispatcher of another version that cannot be read are no reason to lose a recording.
-fn settings_of(ticket: &Ticket) -> Settings {
+pub(crate) fn settings_of(ticket: &Ticket) -> Settings {
     let settings = match &ticket.runner {
         serde_json::Value::Null => Settings::default(),
         given => serde_json::from_value(given.clone()).unwrap_or_else(|error| {
@@ -276,7 +276,7 @@ fn settings_of(ticket: &Ticket) -> Settings {
 /// What the request may name, by the settings in a ticket. A dispatcher writes it always, if only that nothing is open; one
 /// that does not is of a version without a guard, whose configured stores are not marked as such: while it is replaced its
 /// recordings go on as they began.
-fn guard_of(settings: &serde_json::Value) -> GuardRules {
+pub(crate) fn guard_of(settings: &serde_json::Value) -> GuardRules {
     match settings.get("guard") {
         Some(given) => serde_json::from_value(given.clone()).unwrap_or_default(),
         None => GuardRules::unrestricted(),

@@ -20,6 +20,8 @@ pub enum RunnerTask {
     Record,
     /// To finish the uploads of a task that died.
     Salvage,
+    /// To check what a recording would need.
+    Probe,
 }
 
 /// Why the launch is not usable.
@@ -90,7 +92,8 @@ pub fn handover(input: impl BufRead) -> Result<(Handover, TicketKey), TicketErro
     Ok((handover, key))
 }
 
-/// Takes the ticket, exactly once, even if Redis' first answer is lost. `None`: another process has it, or it has expired.
+/// Takes the ticket, exactly once, even if Redis' first answer is lost. `None`: another process has it, it has expired, or it
+/// is for something else than this task: a probe records nothing, and a recording is no probe.
 ///
 /// # Errors
 /// Redis does not answer after five attempts, or this version or the key does not open the ticket, which stays then.
@@ -103,8 +106,13 @@ pub async fn take(tickets: &Tickets, names: &Names, task: RunnerTask) -> Result<
         }
     })
     .await?;
-    // A spare ticket was written before it was known which attempt would need it.
-    Ok(ticket.filter(|ticket| task == RunnerTask::Salvage || ticket.attempt == names.attempt))
+    let is_ours = |ticket: &Ticket| match task {
+        RunnerTask::Record => ticket.attempt == names.attempt && ticket.probe.is_none(),
+        // A spare ticket was written before it was known which attempt would need it.
+        RunnerTask::Salvage => ticket.probe.is_none(),
+        RunnerTask::Probe => ticket.attempt == names.attempt && ticket.probe.is_some(),
+    };
+    Ok(ticket.filter(is_ours))
 }
 
 /// Moves the record to Running: from here on this process answers stops. `None`: the egress was stopped, replaced or ended

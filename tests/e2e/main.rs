@@ -32,6 +32,7 @@ mod page_guard;
 mod faults;
 mod uploads;
 mod clouds;
+mod probe;
 mod lambda;
 mod pushed;
 mod fleet;
@@ -87,6 +88,7 @@ fn main() -> ExitCode {
         faults::cases(),
         uploads::cases(),
         clouds::cases(),
+        probe::cases(),
         lambda::cases(),
         pushed::cases(),
         fleet::cases(),

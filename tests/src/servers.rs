@@ -3,6 +3,7 @@
 
 pub mod bucket;
 pub mod canaries;
+pub mod clock_proxy;
 pub mod dns_server;
 pub mod fault_proxy;
 pub mod file_server;
@@ -27,7 +28,7 @@ use tempfile::TempDir;
 
 use crate::assets::cache;
 use crate::guard::loopback_yaml;
-use crate::process::{Process, kill_marked, marked, new_mark};
+use crate::process::{MARK, Process, kill_marked, marked, new_mark};
 use crate::twirp::{Api, get};
 
 use ports::free_port;
@@ -36,6 +37,7 @@ use ports::free_port;
 pub const HIDDEN: &str = "192.0.2.1";
 
 const START_TIMEOUT: Duration = Duration::from_secs(20);
+const COMMAND_TIMEOUT: Duration = Duration::from_secs(180);
 
 fn on_path(name: &str) -> Option<PathBuf> {
     std::env::split_paths(&std::env::var_os("PATH")?).map(|folder| folder.join(name)).find(|file| file.is_file())
@@ -342,6 +344,19 @@ rtc:
         Ok(path)
     }
 
+    /// Runs a command of the dispatcher's program with this YAML to its end.
+    pub async fn dispatcher_command(&self, name: &str, config: &str, arguments: &[&str]) -> Result<CommandRun> {
+        let path = self.write_config(name, config)?;
+        let mut command = tokio::process::Command::new(built("spillway-dispatcher")?);
+        command.arg("--config").arg(&path).args(arguments).stdin(std::process::Stdio::null()).kill_on_drop(true);
+        command.env(MARK, &self.mark).envs(self.environment.iter().cloned());
+        let output =
+            tokio::time::timeout(COMMAND_TIMEOUT, command.output()).await.context("the command does not end")?;
+        let output = output.context("run the dispatcher's program")?;
+        let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
+        Ok(CommandRun { ok: output.status.success(), out: text(output.stdout), error: text(output.stderr) })
+    }
+
     /// Starts a dispatcher and does not wait: for a configuration that cannot work.
     pub fn spawn_dispatcher(&self, name: &str, config: &str) -> Result<Process> {
         let path = self.write_config(name, config)?;
@@ -359,6 +374,17 @@ impl Drop for TestServers {
             eprintln!("logs are kept in {}", kept.display());
         }
     }
+}
+
+/// A command that has ended.
+#[derive(Debug)]
+pub struct CommandRun {
+    /// Its exit status is 0.
+    pub ok: bool,
+    /// Standard output.
+    pub out: String,
+    /// Standard error.
+    pub error: String,
 }
 
 /// A running dispatcher; killed when dropped.

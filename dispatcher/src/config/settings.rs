@@ -155,13 +155,14 @@ impl Default for Config {
 
 impl Config {
     /// How long a ticket must stay valid: the longest possible wait in the queue plus the slowest start. A salvage run
-    /// waits for its slot up to [`SALVAGE_TIMEOUT`] longer.
+    /// waits for its slot up to [`SALVAGE_TIMEOUT`] longer, a probe waits for none.
     pub fn ticket_ttl(&self, run_mode: RunMode) -> Duration {
         let slowest = self.targets.iter().filter_map(|target| target.start_deadline).max().unwrap_or_default();
-        let ttl = self.queue_deadline + self.start_deadline.max(slowest) + TICKET_MARGIN;
+        let started = self.start_deadline.max(slowest) + TICKET_MARGIN;
         match run_mode {
-            RunMode::Record => ttl,
-            RunMode::Salvage => ttl + SALVAGE_TIMEOUT,
+            RunMode::Record => self.queue_deadline + started,
+            RunMode::Salvage => self.queue_deadline + started + SALVAGE_TIMEOUT,
+            RunMode::Probe => started,
         }
     }
 }

@@ -58,7 +58,7 @@ pub(super) fn label(error: &LaunchError) -> &'static str {
 /// Ends an egress whose launch waited until its deadline.
 pub(super) async fn give_up(launcher: &TaskLauncher, queued: &QueuedLaunch) {
     let waited = match queued.run_mode {
-        RunMode::Record => launcher.instance.config().queue_deadline.as_secs(),
+        RunMode::Record | RunMode::Probe => launcher.instance.config().queue_deadline.as_secs(),
         RunMode::Salvage => SALVAGE_TIMEOUT.as_secs(),
     };
     let message = match queued.message.as_str() {

@@ -291,7 +291,7 @@ async fn find_slot(launcher: &TaskLauncher, queued: &mut QueuedLaunch) -> Result
 fn caps(launcher: &TaskLauncher, queued: &QueuedLaunch, target: &Target) -> Caps {
     let config = launcher.instance.config();
     match queued.run_mode {
-        RunMode::Record => Caps {
+        RunMode::Record | RunMode::Probe => Caps {
             all: config.max_tasks,
             tenant: config.tenants.rules(&queued.tenant).max_recordings,
             target: target.config.max_tasks,

@@ -169,7 +169,7 @@ impl LaunchQueue {
         // Its earlier task never reported: the slot is given out anew.
         self.slots.remove(&queued.egress_id);
         let last_sequence = match queued.run_mode {
-            RunMode::Record => &mut self.last_sequence,
+            RunMode::Record | RunMode::Probe => &mut self.last_sequence,
             RunMode::Salvage => &mut self.last_salvage_sequence,
         };
         *last_sequence += 1;

@@ -24,7 +24,7 @@ pub(super) fn order<'a>(queued: impl Iterator<Item = &'a QueuedLaunch>, used: im
     for (place, launch) in queued.enumerate() {
         match launch.run_mode {
             RunMode::Salvage => order.push(launch.egress_id.clone()),
-            RunMode::Record => {
+            RunMode::Record | RunMode::Probe => {
                 let new = || Waiting { used: used(&launch.tenant), launches: VecDeque::new() };
                 tenants.entry(&launch.tenant).or_insert_with(new).launches.push_back((place, launch));
             }

@@ -10,7 +10,7 @@ use rand::{RngExt, SeedableRng};
 use spillway_cost::Platform;
 use spillway_launchers::{
     Billed, ExitReport, LaunchError, LaunchOrder, Launcher, OwnedTask, Quota, SimulatedLauncher, StopMode, StopOutcome,
-    TaskLinks, TaskRef, TaskStatus,
+    TaskLinks, TaskLog, TaskRef, TaskStatus,
 };
 use spillway_protocol::ids::EgressId;
 use tokio::time::Instant;
@@ -144,6 +144,10 @@ impl Launcher for FaultyPlatform {
 
     async fn end(&self, task: &TaskRef, how: StopMode) -> StopOutcome {
         self.cloud.end(&self.inner(task), how).await
+    }
+
+    async fn log(&self, task: &TaskRef) -> TaskLog {
+        self.cloud.log(&self.inner(task)).await
     }
 
     async fn tasks(&self) -> Result<Vec<OwnedTask>, LaunchError> {

@@ -169,7 +169,7 @@ impl Runners {
     async fn run(self: Arc<Self>, order: LaunchOrder, task: TaskRef, twin: Twin) {
         let id = order.egress_id.as_str();
         let play = match order.run_mode {
-            RunMode::Record => self.plays.lock().unwrap().get(id).copied(),
+            RunMode::Record | RunMode::Probe => self.plays.lock().unwrap().get(id).copied(),
             RunMode::Salvage => {
                 *self.salvages.lock().unwrap().entry(id.to_owned()).or_default() += 1;
                 let mut plays = self.salvage_plays.lock().unwrap();

@@ -2,6 +2,7 @@
 
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
+use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -115,6 +116,22 @@ impl Ground {
         let path = self.folder.path().join(name);
         std::fs::write(&path, text).unwrap();
         path.to_str().unwrap().to_owned()
+    }
+
+    /// A program in the place of a runner.
+    pub fn script(&self, name: &str, text: &str) -> String {
+        let path = self.file(name, &format!("#!/bin/sh\n{text}\n"));
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
+        path
+    }
+
+    /// Keys in Redis that match a pattern.
+    pub fn keys(&self, pattern: &str) -> Vec<String> {
+        let mut stream = TcpStream::connect(&self.redis).unwrap();
+        write!(stream, "KEYS {pattern}\r\nQUIT\r\n").unwrap();
+        let mut text = String::new();
+        stream.read_to_string(&mut text).unwrap();
+        text.lines().filter(|line| line.starts_with("spillway:")).map(str::to_owned).collect()
     }
 
     pub fn run(&self, config: &str, arguments: &[&str]) -> Ran {

@@ -1,5 +1,6 @@
 //! Errors of the bus, and how they look to a caller of psrpc.
 
+use spillway_model::ProbeCause;
 use spillway_protocol::{Code, RpcError};
 
 /// Why something shared could not be reached or read.
@@ -14,6 +15,8 @@ pub enum BusError {
     Connect {
         /// host:port.
         address: String,
+        /// How far it came.
+        step: ConnectStep,
         /// What the socket, TLS or the server reported.
         source: Cause,
     },
@@ -64,6 +67,23 @@ pub enum BusError {
     Closed,
 }
 
+/// The step of connecting that failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ConnectStep {
+    /// The host has no address.
+    Resolve,
+    /// TCP.
+    Open,
+    /// TLS.
+    Encrypt,
+    /// The other side closed the connection or answered in another protocol.
+    Speak,
+    /// User and password.
+    LogIn,
+    /// It answered, and not as a master that works.
+    Answer,
+}
+
 /// The error below, without naming its library.
 pub type Cause = Box<dyn std::error::Error + Send + Sync>;
 
@@ -71,6 +91,23 @@ impl BusError {
     /// Whether a retry of the same call may succeed.
     pub fn is_transient(&self) -> bool {
         matches!(self, Self::Connect { .. } | Self::Silent { .. } | Self::Command { .. } | Self::Contended { .. })
+    }
+
+    /// What a probe says about it.
+    pub fn probe_cause(&self) -> ProbeCause {
+        match self {
+            Self::Connect { step: ConnectStep::Resolve, source, .. } => {
+                source.downcast_ref::<std::io::Error>().map_or(ProbeCause::NameServerSilent, ProbeCause::of_lookup)
+            }
+            Self::Connect { step: ConnectStep::Open, .. } | Self::Silent { .. } => ProbeCause::RedisUnreachable,
+            // A server that wants TLS closes a connection without it, and one that wants our certificate closes it later.
+            Self::Connect { step: ConnectStep::Encrypt | ConnectStep::Speak, .. } => ProbeCause::RedisTls,
+            Self::Connect { step: ConnectStep::LogIn, .. } => ProbeCause::RedisLogin,
+            Self::Settings(message) if message.starts_with("tls") => ProbeCause::RedisTls,
+            Self::Settings(_) | Self::TicketKey(_) => ProbeCause::HandoverMissing,
+            Self::Ticket { .. } => ProbeCause::AnotherTicketKey,
+            _ => ProbeCause::RedisRefuses,
+        }
     }
 }
 

@@ -59,6 +59,9 @@ pub(crate) trait KeyValue: Send + Sync {
 
     /// The last number a holder of the lease got; 0 before the first.
     async fn fence(&self, key: &str) -> Result<u64, BusError>;
+
+    /// What Redis tells about itself: `INFO`, or of a Cluster that of one server.
+    async fn info(&self) -> Result<String, BusError>;
 }
 
 /// Outcome of [`KeyValue::lock`].

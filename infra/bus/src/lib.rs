@@ -15,6 +15,8 @@ pub mod testing;
 mod tasks;
 mod switches;
 mod installation;
+mod server_info;
+mod probes;
 mod leases;
 mod uploads;
 mod heartbeats;
@@ -34,15 +36,18 @@ pub mod config;
 pub use bus::Bus;
 pub use client::{CallOptions, IoClient, RpcClient};
 pub use config::RedisConfig;
-pub use error::BusError;
+pub use error::{BusError, ConnectStep};
 pub use heartbeats::{FencedWrite, Heartbeats};
 pub use installation::Installation;
 pub use leases::Leases;
+pub use probes::ProbeReports;
 pub use registry::{Created, FoundRecord, LiveIndex, Registry, Updated};
 pub use server::{Bid, Handler, Incoming, Routing, RpcServer};
+pub use server_info::RedisFacts;
 pub use spillway_model::{
     CapReached, Caps, ClaimToken, Dispatch, Heartbeat, LaunchState, LedgerLine, OpenTask, OpenTaskEntry, Pace,
-    PaceState, Phase, Record, SlotResult, TaskFacts, TaskKey, TaskRef, Ticket, lifecycle,
+    PaceState, Phase, Platform, ProbeCause, ProbeLine, ProbeOrder, ProbeOutcome, ProbeReport, Record, Shape,
+    SlotResult, TaskFacts, TaskKey, TaskRef, Ticket, lifecycle,
 };
 pub use switches::Switches;
 pub use tasks::Tasks;

@@ -11,7 +11,7 @@ use spillway_protocol::Secret;
 use spillway_protocol::ids::EgressId;
 
 use crate::exit::{ExitReport, TaskExit};
-use crate::launcher::{LaunchOrder, Launcher, RunMode, StopMode, StopOutcome, TaskRef, TaskStatus};
+use crate::launcher::{LaunchOrder, Launcher, RunMode, StopMode, StopOutcome, TaskLog, TaskRef, TaskStatus};
 use crate::links::TaskLinks;
 
 /// A launcher under test, on a platform without other tasks. Its runners run until they are stopped and exit with status 0 on
@@ -49,6 +49,7 @@ pub async fn all(subject: &dyn LauncherSubject) {
     what_runs_is_listed_and_what_is_gone_is_not(subject).await;
     every_task_names_its_installation(subject).await;
     a_bill_has_a_start_and_an_end(subject).await;
+    a_discarded_task_is_gone(subject).await;
 }
 
 /// The smallest machine that `platform` sells.
@@ -114,6 +115,22 @@ async fn a_launched_task_is_seen_alive(subject: &dyn LauncherSubject) {
     alive(&*launcher, &task).await;
     assert_eq!(launcher.statuses(&[task.clone(), task.clone()]).await, [TaskStatus::Alive, TaskStatus::Alive]);
     launcher.end(&task, StopMode::Immediate).await;
+}
+
+async fn a_discarded_task_is_gone(subject: &dyn LauncherSubject) {
+    let launcher = subject.launcher();
+    launcher.check().await.expect("the platform answers and knows us");
+    let task = launch(&*launcher, "discarded", 1).await;
+    alive(&*launcher, &task).await;
+    match launcher.log(&task).await {
+        TaskLog::Tail(_) => {}
+        TaskLog::At(place) => assert!(!place.is_empty()),
+    }
+    assert_eq!(launcher.discard(&task).await, StopOutcome::Requested);
+    exit_report(&*launcher, &task).await;
+    // What is left of it goes too, and it stays gone.
+    launcher.discard(&task).await;
+    assert!(matches!(launcher.status(&task).await, TaskStatus::Gone(_)));
 }
 
 async fn launching_again_starts_nothing(subject: &dyn LauncherSubject) {

@@ -64,6 +64,24 @@ pub trait Launcher: Send + Sync + 'static {
     /// Stops a task, without waiting for its exit.
     async fn end(&self, task: &TaskRef, how: StopMode) -> StopOutcome;
 
+    /// The output of a task, or where it is to be found.
+    async fn log(&self, task: &TaskRef) -> TaskLog;
+
+    /// Removes what is left of a task, its log included; one that runs or starts is stopped first. Repeated until `status` is
+    /// `Gone`, since a platform may need a while.
+    async fn discard(&self, task: &TaskRef) -> StopOutcome {
+        self.end(task, StopMode::Immediate).await
+    }
+
+    /// Whether the platform answers and accepts our identity, by a request that changes nothing. It does not prove that a
+    /// launch is allowed.
+    ///
+    /// # Errors
+    /// As for [`Launcher::tasks`].
+    async fn check(&self) -> Result<(), LaunchError> {
+        self.tasks().await.map(drop)
+    }
+
     /// Every task of this stack that runs or starts, for the search for orphans.
     ///
     /// # Errors
@@ -108,7 +126,7 @@ pub struct LaunchOrder {
     pub egress_id: EgressId,
     /// The first is 1.
     pub attempt: u32,
-    /// Record, or finish uploads.
+    /// Record, finish uploads, or check.
     pub run_mode: RunMode,
     /// Id of the Redis that the order comes from. It is stored with the task, so that no other installation takes it for its
     /// own.
@@ -151,6 +169,8 @@ pub enum RunMode {
     Record,
     /// To finish the uploads of a task that crashed.
     Salvage,
+    /// To check what a recording would need.
+    Probe,
 }
 
 impl LaunchOrder {
@@ -159,6 +179,7 @@ impl LaunchOrder {
         match self.run_mode {
             RunMode::Record => &[],
             RunMode::Salvage => &["--salvage"],
+            RunMode::Probe => &["--probe"],
         }
     }
 
@@ -172,8 +193,10 @@ impl LaunchOrder {
         let mut all = self.names().to_vec();
         all.push((STACK, stack.to_owned()));
         all.push((INSTALLATION, self.installation.clone()));
-        if self.run_mode == RunMode::Salvage {
-            all.push((SALVAGE, "true".to_owned()));
+        match self.run_mode {
+            RunMode::Record => {}
+            RunMode::Salvage => all.push((SALVAGE, "true".to_owned())),
+            RunMode::Probe => all.push((PROBE, "true".to_owned())),
         }
         all
     }
@@ -184,6 +207,8 @@ pub(crate) const ATTEMPT: &str = "SPILLWAY_ATTEMPT";
 pub(crate) const CLAIM: &str = "SPILLWAY_CLAIM";
 /// The run mode as a variable.
 pub(crate) const SALVAGE: &str = "SPILLWAY_SALVAGE";
+/// Likewise.
+pub(crate) const PROBE: &str = "SPILLWAY_PROBE";
 /// Stack of the task, where several installations share a platform.
 pub(crate) const STACK: &str = "SPILLWAY_STACK";
 /// Installation of the task, where several share a stack's name.
@@ -215,6 +240,15 @@ pub enum TaskStatus {
     Gone(ExitReport),
     /// The status could not be read, and why.
     Unknown(String),
+}
+
+/// Output of a task, as far as a launcher can read it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum TaskLog {
+    /// Its last lines.
+    Tail(String),
+    /// Where people find it.
+    At(String),
 }
 
 /// How a task is stopped.

@@ -35,7 +35,7 @@ mod exit;
 
 pub use exit::{Billed, ExitReport, TaskExit, TaskMachine};
 pub use launcher::{
-    LaunchError, LaunchOrder, Launcher, OwnedTask, Quota, RunMode, StopMode, StopOutcome, TaskRef, TaskStatus,
+    LaunchError, LaunchOrder, Launcher, OwnedTask, Quota, RunMode, StopMode, StopOutcome, TaskLog, TaskRef, TaskStatus,
 };
 pub use links::TaskLinks;
 pub use open::{KINDS, LauncherSpec, check, open};

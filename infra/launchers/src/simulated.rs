@@ -14,7 +14,7 @@ use tokio::time::Instant;
 
 use crate::exit::{ExitReport, TaskExit};
 use crate::launcher::{
-    LaunchError, LaunchOrder, Launcher, OwnedTask, Quota, StopMode, StopOutcome, TaskRef, TaskStatus,
+    LaunchError, LaunchOrder, Launcher, OwnedTask, Quota, StopMode, StopOutcome, TaskLog, TaskRef, TaskStatus,
 };
 
 const NAME: &str = "simulated";
@@ -189,6 +189,10 @@ impl Launcher for SimulatedLauncher {
                 StopOutcome::Requested
             }
         }
+    }
+
+    async fn log(&self, _: &TaskRef) -> TaskLog {
+        TaskLog::At("nowhere: a simulated task runs no program".to_owned())
     }
 
     async fn tasks(&self) -> Result<Vec<OwnedTask>, LaunchError> {

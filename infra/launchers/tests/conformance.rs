@@ -14,8 +14,8 @@ use spillway_launchers::conformance::{self, LauncherSubject};
 use spillway_launchers::process::ProcessOptions;
 use spillway_launchers::simulated::SimulatedOptions;
 use spillway_launchers::{
-    LaunchError, LaunchOrder, Launcher, ProcessLauncher, SimulatedLauncher, StopMode, StopOutcome, TaskExit, TaskRef,
-    TaskStatus,
+    LaunchError, LaunchOrder, Launcher, ProcessLauncher, SimulatedLauncher, StopMode, StopOutcome, TaskExit, TaskLog,
+    TaskRef, TaskStatus,
 };
 
 struct SimulatedSubject(SimulatedLauncher);
@@ -140,6 +140,7 @@ async fn a_child_gets_names_in_the_open_and_secrets_by_pipe() {
 
     let log = text_of(&dir.path().join("logs/EG_given-1.log")).await;
     assert_eq!(log, "runner of EG_given speaks\n");
+    assert_eq!(launcher.log(&task).await, TaskLog::Tail(log));
     assert_eq!(launcher.end(&task, StopMode::Immediate).await, StopOutcome::Requested);
 }
 

@@ -16,6 +16,7 @@ mod stored_record;
 pub mod launch_state;
 pub mod dispatch;
 pub mod ticket;
+pub mod probe;
 pub mod heartbeat;
 pub mod task_facts;
 pub mod task;
@@ -25,6 +26,7 @@ pub use dispatch::Dispatch;
 pub use heartbeat::{Heartbeat, StoredHeartbeat};
 pub use launch_state::{LaunchState, Phase};
 pub use machine::{Capacity, Load, Platform, Shape};
+pub use probe::{ProbeCause, ProbeLine, ProbeOrder, ProbeOutcome, ProbeReport};
 pub use record::Record;
 pub use task::{
     CapReached, Caps, CloseTask, LedgerLine, OpenTask, OpenTaskEntry, Pace, PaceState, SlotResult, TaskKey, TaskRef,

@@ -6,6 +6,8 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 use spillway_protocol::{EgressId, Secret};
 
+use crate::probe::ProbeOrder;
+
 /// Everything about one launch.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Ticket {
@@ -26,6 +28,10 @@ pub struct Ticket {
     pub destinations: Option<Secret>,
     /// Settings of the runner, opaque to the dispatcher's launch path.
     pub runner: serde_json::Value,
+    /// Instead of recording, the runner checks what it would need. Only a runner that was started for it takes such a
+    /// ticket, and it takes no other.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub probe: Option<ProbeOrder>,
 }
 
 /// What a launch hands to its runner so that only this runner can take the ticket. Never printed.
@@ -70,6 +76,7 @@ mod tests {
             ws_url: "ws://a".into(),
             destinations: None,
             runner: serde_json::json!({"a": 1}),
+            probe: None,
         };
         assert_eq!(serde_json::from_value::<Ticket>(stored).unwrap(), ticket);
         let again = serde_json::to_vec(&ticket).unwrap();

@@ -103,6 +103,25 @@ impl Provider {
     }
 }
 
+impl Provider {
+    /// URL of the server that requests go to; `None`: it is no server, or its name is left to a library.
+    pub fn server(&self) -> Option<String> {
+        let at = |endpoint: &str, usual: String| {
+            if endpoint.is_empty() { usual } else { without_user(&with_scheme(endpoint)) }
+        };
+        match self {
+            Self::S3(s3) => {
+                let region = if s3.region.is_empty() { "us-east-1" } else { s3.region.as_str() };
+                Some(at(&s3.endpoint, format!("https://{}.s3.{region}.amazonaws.com", s3.bucket)))
+            }
+            Self::Gcs(gcs) => Some(at(&gcs.endpoint, "https://storage.googleapis.com".to_owned())),
+            Self::Azure(azure) => Some(at(&azure.endpoint, format!("https://{}.blob.core.windows.net", azure.account))),
+            Self::AliOss(oss) => Some(at(&oss.endpoint, String::new())).filter(|server| !server.is_empty()),
+            Self::Local(_) => None,
+        }
+    }
+}
+
 /// A bucket of S3.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
@@ -281,6 +300,21 @@ mod tests {
         ] {
             assert_eq!(without_user(endpoint), shown);
         }
+    }
+
+    #[test]
+    fn a_store_has_the_server_that_requests_go_to() {
+        let s3 = |s3: S3| Provider::S3(Box::new(S3 { bucket: "rec".into(), ..s3 })).server();
+        assert_eq!(s3(S3::default()).as_deref(), Some("https://rec.s3.us-east-1.amazonaws.com"));
+        let minio = S3 { endpoint: "http://me:canary@minio:9000".into(), ..S3::default() };
+        assert_eq!(s3(minio).as_deref(), Some("http://minio:9000"));
+        let azure = Azure { account: "acc".into(), ..Azure::default() };
+        assert_eq!(Provider::Azure(azure).server().as_deref(), Some("https://acc.blob.core.windows.net"));
+        assert_eq!(Provider::Gcs(Gcs::default()).server().as_deref(), Some("https://storage.googleapis.com"));
+        let oss = AliOss { endpoint: "oss-eu.aliyuncs.com".into(), ..AliOss::default() };
+        assert_eq!(Provider::AliOss(oss).server().as_deref(), Some("https://oss-eu.aliyuncs.com"));
+        assert_eq!(Provider::AliOss(AliOss::default()).server(), None);
+        assert_eq!(Provider::Local(Local::default()).server(), None);
     }
 
     #[test]

@@ -106,6 +106,10 @@ async fn a_small_object_is_stored_and_replaced(subject: &dyn StorageSubject) {
     if let Some(kept) = subject.content_type(name).await {
         assert_eq!(kept, TYPE);
     }
+    for _ in 0..2 {
+        storage.delete(name).await.expect("deleted, or not there");
+        assert_eq!(storage.head(name).await.expect("the store answers"), None);
+    }
 }
 
 async fn names_of_any_kind_are_kept(subject: &dyn StorageSubject) {

@@ -37,7 +37,8 @@ pub struct StorageError {
     pub kind: StorageErrorKind,
     /// As [`Storage::name`](crate::Storage::name).
     pub provider: &'static str,
-    /// The call: `put`, `begin`, `put part`, `complete`, `abort`, `list parts`, `head`, `read`, `presign`, `open`.
+    /// The call: `put`, `begin`, `put part`, `complete`, `abort`, `list parts`, `head`, `read`, `delete`,
+    /// `presign`, `open`.
     pub doing: &'static str,
     /// The provider's code, message and HTTP status, where it gave them.
     pub message: String,

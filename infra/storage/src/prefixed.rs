@@ -106,6 +106,10 @@ impl Storage for PrefixedStorage {
         self.inner.read_small(&self.key(name)).await
     }
 
+    async fn delete(&self, name: &str) -> Result<(), StorageError> {
+        self.inner.delete(&self.key(name)).await
+    }
+
     async fn presign(&self, name: &str, validity: Duration) -> Result<String, StorageError> {
         self.inner.presign(&self.key(name), validity).await
     }

@@ -255,6 +255,11 @@ impl Storage for RamStorage {
         Ok(self.request().objects.get(name).map(|(bytes, ..)| bytes.clone()))
     }
 
+    async fn delete(&self, name: &str) -> Result<(), StorageError> {
+        self.request().objects.remove(name);
+        Ok(())
+    }
+
     async fn presign(&self, name: &str, validity: Duration) -> Result<String, StorageError> {
         Ok(format!("{}?expires={}", self.location(name), validity.as_secs()))
     }

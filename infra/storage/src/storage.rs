@@ -96,6 +96,13 @@ pub trait Storage: Send + Sync + fmt::Debug {
         Ok(None)
     }
 
+    /// Removes an object; one that is not there is a success. No recording calls it: only a probe, for the object it has
+    /// written itself.
+    ///
+    /// # Errors
+    /// As for `put`; `Denied` where the credentials may write and not delete.
+    async fn delete(&self, name: &str) -> Result<(), StorageError>;
+
     /// A link that reads the object without credentials, valid for `validity`.
     ///
     /// # Errors

@@ -206,6 +206,10 @@ impl Storage for Unreliable {
         self.call("read", self.inner.read_small(name)).await
     }
 
+    async fn delete(&self, name: &str) -> Result<(), StorageError> {
+        self.call("delete", self.inner.delete(name)).await
+    }
+
     async fn presign(&self, name: &str, validity: Duration) -> Result<String, StorageError> {
         self.call("presign", self.inner.presign(name, validity)).await
     }

@@ -17,6 +17,9 @@ use crate::FileId;
 pub enum MediaCommand {
     /// The first command, once.
     Start(Box<StartCommand>),
+    /// The first command instead of [`MediaCommand::Start`]: joins a room, finds out how its media would come, sends
+    /// [`MediaEvent::Joined`], [`MediaEvent::Path`] and [`MediaEvent::Ended`], exits.
+    Probe(Box<ProbeCommand>),
     /// The answer to [`MediaEvent::Opening`]: where the bytes of this file go.
     WriteTo {
         /// As in [`MediaEvent::Opening`].
@@ -87,6 +90,19 @@ pub struct StartCommand {
     /// Absolute: an existing folder that only this user can read, for segments, images and sheets; `None`: there are none.
     #[serde(default)]
     pub spool: Option<PathBuf>,
+}
+
+/// A room whose media connection is tried. Nothing is subscribed to and nothing is written.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct ProbeCommand {
+    /// livekit-server's websocket URL.
+    pub ws_url: String,
+    /// JWT for the room.
+    pub token: Secret,
+    /// From the configuration.
+    pub settings: MediaSettings,
+    /// How long a media connection may take to come up once the room is joined, milliseconds.
+    pub timeout_ms: u64,
 }
 
 /// Settings of the media process; the defaults are those of the configuration reference.
@@ -205,6 +221,8 @@ pub enum MediaEvent {
         /// As the server spells it.
         room_name: String,
     },
+    /// Of a probe: how media would come.
+    Path(MediaPath),
     /// Still STARTING.
     Waiting {
         /// Text for `details`, e.g. "waiting for track TR_x".
@@ -377,6 +395,26 @@ pub enum MediaEvent {
     },
 }
 
+/// The pair of addresses that a media connection uses.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MediaPath {
+    /// `udp` or `tcp`; to a relay, where there is one.
+    pub protocol: String,
+    /// Our side.
+    pub local: String,
+    /// The server's side.
+    pub remote: String,
+    /// The TURN server that media goes through; `None`: the way is direct.
+    #[serde(default)]
+    pub relay: Option<String>,
+    /// Of the last check of the connection; `None`: not measured.
+    #[serde(default)]
+    pub round_trip_ms: Option<u64>,
+    /// Addresses that the server named, and relays that were asked.
+    #[serde(default)]
+    pub tried: Vec<String>,
+}
+
 /// How far a stream is behind.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StreamLag {
@@ -535,6 +573,23 @@ mod tests {
         let MediaCommand::Start(start) = read else { panic!("{read:?}") };
         assert_eq!(start.token.reveal(), "canary-token");
         assert_eq!(start.page_url.unwrap().reveal(), "https://x/?token=canary");
+    }
+
+    #[test]
+    fn a_probe_goes_down_with_its_token_and_is_printed_without_it() {
+        let probe = ProbeCommand {
+            ws_url: "ws://h".into(),
+            token: Secret::new("canary-token".to_owned()),
+            settings: MediaSettings::default(),
+            timeout_ms: 9,
+        };
+        let command = MediaCommand::Probe(Box::new(probe));
+        assert!(!format!("{command:?}").contains("canary"), "{command:?}");
+        let read: MediaCommand = serde_json::from_str(&serde_json::to_string(&command).unwrap()).unwrap();
+        assert!(matches!(&read, MediaCommand::Probe(probe) if probe.token.reveal() == "canary-token"), "{read:?}");
+        let path = MediaPath { protocol: "udp".into(), local: "a".into(), remote: "b".into(), ..MediaPath::default() };
+        let short = r#"{"event":"path","protocol":"udp","local":"a","remote":"b"}"#;
+        assert!(matches!(serde_json::from_str(short).unwrap(), MediaEvent::Path(read) if read == path));
     }
 
     #[test]

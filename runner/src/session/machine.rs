@@ -205,6 +205,7 @@ impl Session {
             MediaEvent::Started { .. }
             | MediaEvent::Waiting { .. }
             | MediaEvent::Joined { .. }
+            | MediaEvent::Path(_)
             | MediaEvent::Opening { .. }
             | MediaEvent::SegmentOpen { .. }
             | MediaEvent::SegmentWrote { .. }

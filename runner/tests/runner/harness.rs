@@ -262,6 +262,7 @@ impl RunnerHarness {
                 "guard": { "allow": ["127.0.0.1"] },
                 "upload": self.upload,
             }),
+            probe: None,
         }
     }
 

@@ -3,7 +3,8 @@ use std::time::{Duration, Instant};
 use prost::Message;
 use spillway_bus::lifecycle::LaunchEvent;
 use spillway_bus::{
-    Decision, FaultyLink, Heartbeats, IoClient, LaunchState, LinkFaults, MemoryBroker, Phase, Record, Tickets,
+    Decision, FaultyLink, Heartbeats, IoClient, LaunchState, LinkFaults, MemoryBroker, Phase, Platform, ProbeOrder,
+    Record, Shape, Ticket, Tickets,
 };
 use spillway_process::Clock;
 use spillway_protocol::ledger::{EgressLedger, Fact, Outcome};
@@ -171,6 +172,28 @@ async fn a_ticket_is_taken_once() {
     let (names, ticket) = harness.launch("record").await;
     assert!(ticket.is_some());
     assert!(ticket::take(&harness.tickets, &names, RunnerTask::Record).await.unwrap().is_none());
+}
+
+/// Whoever can start a runner must not turn one into the other.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_probe_records_nothing_and_a_recording_is_no_probe() {
+    let harness = RunnerHarness::new().await;
+    let recording = harness.ticket("record");
+    let shape = Shape { cpu_milli: 250, memory_mib: 512, disk_gib: 20 };
+    let order = ProbeOrder { platform: Platform::Fargate, shape, object: "spillway-probe/x".to_owned() };
+    let probe = Ticket { probe: Some(order), ..recording.clone() };
+    for (given, task, fits) in [
+        (&recording, RunnerTask::Record, true),
+        (&recording, RunnerTask::Probe, false),
+        (&probe, RunnerTask::Probe, true),
+        (&probe, RunnerTask::Record, false),
+        (&probe, RunnerTask::Salvage, false),
+    ] {
+        let claim = harness.tickets.put(given, Duration::from_secs(60)).await.unwrap();
+        let names = Names { egress_id: harness.id.clone(), attempt: 1, claim };
+        let taken = ticket::take(&harness.tickets, &names, task).await.unwrap();
+        assert_eq!(taken.is_some(), fits, "{task:?}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

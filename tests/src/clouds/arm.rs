@@ -145,6 +145,7 @@ impl CloudApi for Group {
         let (operation, action) = match (request.method.as_str(), verb) {
             ("GET", "") if name.is_empty() => ("list", "read"),
             ("GET", "") => ("get", "read"),
+            ("GET", "containers/runner/logs") => ("logs", "containers/logs/read"),
             ("PUT", "") => ("put", "write"),
             ("DELETE", "") => ("delete", "delete"),
             ("POST", "stop") => ("stop", "stop/action"),
@@ -201,6 +202,7 @@ impl CloudApi for Group {
         match *operation {
             "list" => self.list(&request.query),
             "get" => self.get(subject),
+            "logs" => self.logs(subject),
             // A second one under the same name there cannot be.
             "put" => self.put(subject, request.json()),
             "delete" => self.delete(subject),
@@ -246,6 +248,15 @@ impl Group {
         let state = self.state();
         let found = state.groups.get(name).filter(|group| self.knows(group));
         found.map_or_else(|| missing(name), |group| HttpReply::json(200, shown(name, group, true)))
+    }
+
+    /// What the container has written.
+    fn logs(&self, name: &str) -> HttpReply {
+        if !self.state().groups.contains_key(name) {
+            return missing(name);
+        }
+        let written = std::fs::read_to_string(self.endpoint.setup.folder.join(format!("aci-{name}.log")));
+        HttpReply::json(200, json!({"content": written.unwrap_or_default()}))
     }
 
     fn put(self: &Arc<Self>, name: &str, body: Value) -> HttpReply {
@@ -306,12 +317,17 @@ impl Group {
                 environment.insert(variable["name"].as_str().unwrap_or_default().to_owned(), value.to_owned());
             }
         });
-        let task_process = match TaskProcess::start(&self.endpoint.setup, &format!("aci-{name}"), &environment, &[]) {
+        let started = match self.endpoint.start_failure() {
+            Some(message) => Err(message),
+            None => TaskProcess::start(&self.endpoint.setup, &format!("aci-{name}"), &environment, &[])
+                .map_err(|error| format!("Failed to pull image \"runner\": {error}")),
+        };
+        let task_process = match started {
             Ok(task_process) => task_process,
-            Err(error) => {
+            Err(message) => {
                 self.change(name, |group| {
                     group.failed = true;
-                    group.events.push(event("Failed", "Warning", &format!("Failed to pull image \"runner\": {error}")));
+                    group.events.push(event("Failed", "Warning", &message));
                 });
                 return;
             }

@@ -64,7 +64,8 @@ enum ExecutionEnd {
     Exit(Exit),
     Cancelled,
     TimedOut,
-    NeverRan(String),
+    /// A reason and a message.
+    NeverRan(String, String),
 }
 
 impl CloudRun {
@@ -299,8 +300,16 @@ impl Location {
         let end = if early {
             ExecutionEnd::Cancelled
         } else {
-            match TaskProcess::start(&self.endpoint.setup, &format!("run-{id}"), &env, &[]) {
-                Err(error) => ExecutionEnd::NeverRan(error.to_string()),
+            let started = match self.endpoint.start_failure() {
+                Some(message) => Err(message),
+                None => TaskProcess::start(&self.endpoint.setup, &format!("run-{id}"), &env, &[])
+                    .map_err(|error| format!("CONTAINER_MISSING: {error}")),
+            };
+            match started {
+                Err(message) => {
+                    let (reason, message) = message.split_once(": ").unwrap_or(("", message.as_str()));
+                    ExecutionEnd::NeverRan(reason.to_owned(), message.to_owned())
+                }
                 Ok(task_process) => {
                     self.change(name, |execution| {
                         execution.task_process = Some(task_process.clone());
@@ -396,15 +405,17 @@ impl Location {
             Some(ExecutionEnd::Cancelled) => {
                 ("CONDITION_FAILED", "Execution was cancelled.", json!({"cancelledCount": 1}))
             }
-            Some(ExecutionEnd::NeverRan(message)) => ("CONDITION_FAILED", message.as_str(), json!({"failedCount": 1})),
+            Some(ExecutionEnd::NeverRan(_, message)) => {
+                ("CONDITION_FAILED", message.as_str(), json!({"failedCount": 1}))
+            }
             Some(_) => ("CONDITION_FAILED", "Task failed with message.", json!({"failedCount": 1})),
         };
         let mut completed = json!({"type": "Completed", "state": state, "message": message});
         if matches!(execution.end, Some(ExecutionEnd::Cancelled)) {
             completed["executionReason"] = "CANCELLED".into();
         }
-        if matches!(execution.end, Some(ExecutionEnd::NeverRan(_))) {
-            completed["reason"] = "CONTAINER_MISSING".into();
+        if let Some(ExecutionEnd::NeverRan(reason, _)) = &execution.end {
+            completed["reason"] = reason.as_str().into();
         }
         let mut shown = json!({
             "name": execution.name, "job": execution.job, "taskCount": 1, "parallelism": 1,

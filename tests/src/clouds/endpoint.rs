@@ -1,7 +1,8 @@
 //! The part that all fake clouds share: one HTTP endpoint that checks permissions and injects faults before and after
 //! the call.
 
-use std::sync::Arc;
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::Result;
 
@@ -45,13 +46,25 @@ pub struct ApiEndpoint {
     pub policy: Policy,
     /// Faults to inject.
     pub faults: FaultScript,
+    refusals: Mutex<HashMap<String, VecDeque<HttpReply>>>,
+    start_failures: Mutex<VecDeque<String>>,
 }
 
 impl ApiEndpoint {
     /// `rendered` gives the policy of a dispatcher from Terraform; used unless the setup has one.
     pub fn new(setup: CloudSetup, rendered: impl FnOnce() -> Result<Policy>) -> Result<Self> {
         let policy = setup.policy.clone().map_or_else(rendered, Ok)?;
-        Ok(Self { setup, policy, faults: FaultScript::default() })
+        let (refusals, start_failures) = Default::default();
+        Ok(Self { setup, policy, faults: FaultScript::default(), refusals, start_failures })
+    }
+
+    /// Message of a start that fails; `None`: the task starts.
+    pub fn start_failure(&self) -> Option<String> {
+        self.start_failures.lock().unwrap_or_else(PoisonError::into_inner).pop_front()
+    }
+
+    fn refusal(&self, operation: &str) -> Option<HttpReply> {
+        self.refusals.lock().unwrap_or_else(PoisonError::into_inner).get_mut(operation)?.pop_front()
     }
 }
 
@@ -81,6 +94,18 @@ impl<C: CloudApi> FakeCloud<C> {
     pub fn faults(&self) -> &FaultScript {
         &self.cloud.endpoint().faults
     }
+
+    /// The next call of this operation is answered so, and not executed.
+    pub fn refuse(&self, operation: &str, reply: HttpReply) {
+        let mut refusals = self.cloud.endpoint().refusals.lock().unwrap_or_else(PoisonError::into_inner);
+        refusals.entry(operation.to_owned()).or_default().push_back(reply);
+    }
+
+    /// The next task is taken and never runs, for this reason in the vendor's words.
+    pub fn fail_start(&self, message: &str) {
+        let mut failures = self.cloud.endpoint().start_failures.lock().unwrap_or_else(PoisonError::into_inner);
+        failures.push_back(message.to_owned());
+    }
 }
 
 fn answer<C: CloudApi>(cloud: &Arc<C>, request: &HttpRequest) -> HttpReply {
@@ -91,6 +116,9 @@ fn answer<C: CloudApi>(cloud: &Arc<C>, request: &HttpRequest) -> HttpReply {
     let endpoint = cloud.endpoint();
     if let Some(need) = endpoint.policy.lacks(&call.needs) {
         return cloud.denied(need);
+    }
+    if let Some(reply) = endpoint.refusal(call.operation) {
+        return reply;
     }
     let fault = endpoint.faults.next(call.operation);
     match fault {

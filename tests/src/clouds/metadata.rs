@@ -15,6 +15,11 @@ pub const ECS_TOKEN: &str = "stage-container-token";
 /// `IDENTITY_HEADER` of an Azure app.
 pub const APP_HEADER: &str = "stage-identity-header";
 
+/// The service account of Google's endpoint.
+pub const GOOGLE_ACCOUNT: &str = "runner@p-1.iam.gserviceaccount.com";
+/// Role of the credentials of an ECS task.
+pub const ECS_ROLE: &str = "arn:aws:iam::111122223333:role/dispatcher";
+
 /// All endpoints on one address.
 pub struct MetadataServer {
     /// The server.
@@ -94,7 +99,7 @@ impl IssuedTokens {
                 HttpReply::json(
                     200,
                     json!({ "AccessKeyId": key, "SecretAccessKey": "stage-secret", "Token": format!("session-of-{key}"),
-                    "Expiration": until, "RoleArn": "arn:aws:iam::111122223333:role/dispatcher" }),
+                    "Expiration": until, "RoleArn": ECS_ROLE }),
                 )
             }
             "/computeMetadata/v1/universe/universe-domain" => HttpReply::json(404, json!({})),
@@ -105,6 +110,12 @@ impl IssuedTokens {
                 let reply =
                     json!({ "access_token": token, "expires_in": self.lasts.as_secs(), "token_type": "Bearer" });
                 HttpReply::json(200, reply).with("metadata-flavor", "Google")
+            }
+            "/computeMetadata/v1/instance/service-accounts/default/email"
+                if request.header("metadata-flavor") == "Google" =>
+            {
+                let headers = vec![("metadata-flavor", "Google".to_owned()), ("content-type", "text/plain".to_owned())];
+                HttpReply::Content { status: 200, headers, body: GOOGLE_ACCOUNT.into() }
             }
             "/metadata/identity/oauth2/token" if request.header("metadata") == "true" => self.azure(request, seconds),
             "/msi/token" if request.header("x-identity-header") == APP_HEADER => self.azure(request, seconds),

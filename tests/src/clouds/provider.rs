@@ -10,7 +10,9 @@ use crate::clouds::arm::{self, Arm};
 use crate::clouds::cloud_run::CloudRun;
 use crate::clouds::dockerd::Dockerd;
 use crate::clouds::ecs::{self, Ecs};
+use crate::clouds::fault::FaultScript;
 use crate::clouds::metadata::{APP_HEADER, ECS_TOKEN, MetadataServer};
+use crate::clouds::web::HttpReply;
 use crate::clouds::{CloudSetup, Vendor};
 use crate::grants;
 use crate::servers::bucket::{self, TestBucket};
@@ -140,6 +142,36 @@ impl CloudProvider {
                 docker_output.split_whitespace().map(str::to_owned).collect()
             }
         })
+    }
+
+    /// The next task is taken and never runs, for this reason in the vendor's words; Docker has no such.
+    pub fn fail_start(&self, message: &str) {
+        match &self.platform {
+            FakePlatform::Ecs(cloud) => cloud.fail_start(message),
+            FakePlatform::Run(cloud) => cloud.fail_start(message),
+            FakePlatform::Aci(cloud) => cloud.fail_start(message),
+            FakePlatform::Docker(_) => {}
+        }
+    }
+
+    /// The next call of this operation is answered so, and not executed; Docker has no such.
+    pub fn refuse(&self, operation: &str, reply: HttpReply) {
+        match &self.platform {
+            FakePlatform::Ecs(cloud) => cloud.refuse(operation, reply),
+            FakePlatform::Run(cloud) => cloud.refuse(operation, reply),
+            FakePlatform::Aci(cloud) => cloud.refuse(operation, reply),
+            FakePlatform::Docker(_) => {}
+        }
+    }
+
+    /// Faults of the platform's calls; `None` for Docker.
+    pub fn faults(&self) -> Option<&FaultScript> {
+        match &self.platform {
+            FakePlatform::Ecs(cloud) => Some(cloud.faults()),
+            FakePlatform::Run(cloud) => Some(cloud.faults()),
+            FakePlatform::Aci(cloud) => Some(cloud.faults()),
+            FakePlatform::Docker(_) => None,
+        }
     }
 
     /// A task as the console shows it.

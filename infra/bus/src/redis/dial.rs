@@ -2,20 +2,21 @@
 //! step has a timeout; nothing is retried here.
 
 use std::io;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use redis::aio::{MultiplexedConnection, PubSub};
-use redis::{AsyncConnectionConfig, FromRedisValue, ProtocolVersion, RedisConnectionInfo};
+use redis::{AsyncConnectionConfig, ErrorKind, FromRedisValue, ProtocolVersion, RedisConnectionInfo, RedisError};
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::TcpStream;
-use tokio::time::timeout;
+use tokio::net::{TcpStream, lookup_host};
+use tokio::time::{Instant, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 
 use super::tls::TlsDialler;
 use crate::config::{RedisConfig, RedisTopology};
-use crate::error::{BusError, Cause};
+use crate::error::{BusError, Cause, ConnectStep};
 
 /// Where one connection goes.
 #[derive(Clone, Debug)]
@@ -94,7 +95,8 @@ impl Dialler {
             let role: Vec<redis::Value> = ask(self.answer, &conn, redis::cmd("ROLE")).await?;
             let role = role.into_iter().next().and_then(|role| String::from_redis_value(role).ok());
             if role.as_deref() != Some("master") {
-                return Err(connect(&address, format!("the sentinels name it, but its role is {role:?}")));
+                let why = format!("the sentinels name it, but its role is {role:?}");
+                return Err(connect(&address, ConnectStep::Answer, why));
             }
         }
         Ok(conn)
@@ -139,7 +141,7 @@ impl Dialler {
         match master {
             Some((host, port)) if host.contains(':') => Ok(format!("[{host}]:{port}")),
             Some((host, port)) => Ok(format!("{host}:{port}")),
-            None => Err(connect(sentinel, format!("this sentinel knows no master {name:?}"))),
+            None => Err(connect(sentinel, ConnectStep::Answer, format!("this sentinel knows no master {name:?}"))),
         }
     }
 
@@ -165,18 +167,32 @@ impl Dialler {
     }
 
     async fn stream(&self, address: &str) -> Result<Box<dyn RedisStream>, BusError> {
-        let dialled = timeout(self.dial, async {
-            let tcp = TcpStream::connect(address).await?;
+        let by = Instant::now() + self.dial;
+        let lookup = async { Ok::<Vec<SocketAddr>, io::Error>(lookup_host(address).await?.collect()) };
+        let addresses = self.step(ConnectStep::Resolve, address, by, lookup).await?;
+        let open = async {
+            let tcp = TcpStream::connect(&addresses[..]).await?;
             tcp.set_nodelay(true)?;
-            Ok::<Box<dyn RedisStream>, io::Error>(match &self.tls {
-                None => Box::new(tcp),
-                Some(tls) => Box::new(tls.wrap(address, tcp).await?),
-            })
-        });
-        match dialled.await {
-            Ok(Ok(stream)) => Ok(stream),
-            Ok(Err(error)) => Err(BusError::Connect { address: address.to_owned(), source: error.into() }),
-            Err(_) => Err(connect(address, format!("no connection within {:?}", self.dial))),
+            Ok::<TcpStream, io::Error>(tcp)
+        };
+        let tcp = self.step(ConnectStep::Open, address, by, open).await?;
+        Ok(match &self.tls {
+            None => Box::new(tcp),
+            Some(tls) => Box::new(self.step(ConnectStep::Encrypt, address, by, tls.wrap(address, tcp)).await?),
+        })
+    }
+
+    async fn step<T>(
+        &self,
+        step: ConnectStep,
+        address: &str,
+        by: Instant,
+        work: impl Future<Output = io::Result<T>>,
+    ) -> Result<T, BusError> {
+        match timeout_at(by, work).await {
+            Ok(Ok(done)) => Ok(done),
+            Ok(Err(error)) => Err(connect(address, step, error)),
+            Err(_) => Err(connect(address, step, format!("no connection within {:?}", self.dial))),
         }
     }
 }
@@ -228,11 +244,23 @@ async fn within<T>(
 ) -> Result<T, BusError> {
     match timeout(answer_timeout, work).await {
         Ok(Ok(done)) => Ok(done),
-        Ok(Err(source)) => Err(BusError::Connect { address: address.to_owned(), source }),
-        Err(_) => Err(connect(address, format!("no answer within {answer_timeout:?}"))),
+        Ok(Err(source)) => Err(connect(address, step_of(&source), source)),
+        Err(_) => Err(connect(address, ConnectStep::Answer, format!("no answer within {answer_timeout:?}"))),
     }
 }
 
-fn connect(address: &str, why: String) -> BusError {
-    BusError::Connect { address: address.to_owned(), source: why.into() }
+/// How far a connection came on which this was reported.
+fn step_of(source: &Cause) -> ConnectStep {
+    let Some(error) = source.downcast_ref::<RedisError>() else { return ConnectStep::Answer };
+    match error.kind() {
+        _ if error.is_timeout() => ConnectStep::Answer,
+        ErrorKind::AuthenticationFailed => ConnectStep::LogIn,
+        ErrorKind::Io | ErrorKind::Parse => ConnectStep::Speak,
+        _ if matches!(error.code(), Some("NOAUTH" | "WRONGPASS" | "NOPERM")) => ConnectStep::LogIn,
+        _ => ConnectStep::Answer,
+    }
+}
+
+fn connect(address: &str, step: ConnectStep, why: impl Into<Cause>) -> BusError {
+    BusError::Connect { address: address.to_owned(), step, source: why.into() }
 }

@@ -207,4 +207,8 @@ impl KeyValue for RedisBackend {
         let number: Option<u64> = self.commands.run("fence", Some(key), cmd).await?;
         Ok(number.unwrap_or_default())
     }
+
+    async fn info(&self) -> Result<String, BusError> {
+        self.commands.run("info", None, redis::cmd("INFO")).await
+    }
 }

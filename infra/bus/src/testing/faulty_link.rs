@@ -225,6 +225,10 @@ impl KeyValue for FaultyBackend {
     async fn fence(&self, key: &str) -> Result<u64, BusError> {
         self.link.pass("fence", self.backend.fence(key)).await
     }
+
+    async fn info(&self) -> Result<String, BusError> {
+        self.link.pass("info", self.backend.info()).await
+    }
 }
 
 #[async_trait]

@@ -335,6 +335,11 @@ impl KeyValue for MemoryBackend {
     async fn fence(&self, key: &str) -> Result<u64, BusError> {
         Ok(self.shared.store("fence")?.leases.get(key).map_or(0, |lease| lease.number))
     }
+
+    async fn info(&self) -> Result<String, BusError> {
+        self.shared.store("info")?;
+        Ok("redis_version:memory\r\nrole:master\r\nmaxmemory_policy:noeviction\r\n".to_owned())
+    }
 }
 
 #[async_trait]

@@ -61,6 +61,7 @@ on_both! {
     keys::a_heartbeat_fades_and_an_older_attempt_is_not_heard,
     keys::the_state_of_uploads_is_the_latest_attempts_until_it_is_closed,
     keys::a_ticket_is_copied_for_another_attempt,
+    keys::a_probes_report_grows_and_never_shrinks,
     tasks::caps_hold_whoever_asks_and_a_closed_task_makes_room,
     tasks::launches_keep_their_pace_and_slow_down_when_told,
     tasks::a_task_is_closed_once_and_its_line_is_kept,
@@ -68,4 +69,5 @@ on_both! {
     tasks::a_lease_has_one_holder_and_a_number_that_grows,
     time::a_host_whose_clock_is_wrong_sends_and_stamps_by_redis_time,
     time::an_installation_has_one_id_for_all_its_makers,
+    time::a_server_tells_its_version_and_what_it_evicts,
 }

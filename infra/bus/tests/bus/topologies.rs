@@ -8,10 +8,11 @@ use base64::engine::general_purpose::STANDARD;
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
 use spillway_bus::config::TlsConfig;
 use spillway_bus::{
-    Bus, CallOptions, Heartbeat, Heartbeats, Record, RedisConfig, Registry, Routing, RpcClient, RpcServer, Taker,
-    TicketKey, Tickets,
+    Bus, CallOptions, Heartbeat, Heartbeats, ProbeCause, Record, RedisConfig, Registry, Routing, RpcClient, RpcServer,
+    Taker, TicketKey, Tickets,
 };
 use spillway_process::chain;
+use spillway_protocol::Secret;
 use tempfile::TempDir;
 
 use crate::fixture::{RedisServer, eventually, free_port};
@@ -117,9 +118,40 @@ async fn tls_with_an_authority_a_name_and_a_certificate_of_our_own() {
     let message = refused(&|tls| tls.ca_cert_file = Some(certificates.path("none.crt"))).await;
     assert!(message.contains("none.crt"), "{message}");
     refused(&|tls| (tls.client_cert_file, tls.client_key_file) = (None, None)).await;
+    let plain = RedisConfig { tls: TlsConfig::default(), ..config.clone() };
+    for wrong in
+        [plain, RedisConfig { tls: TlsConfig { server_name: String::new(), ..config.tls.clone() }, ..config.clone() }]
+    {
+        let error = Bus::connect(&wrong).await.unwrap_err();
+        assert_eq!(error.probe_cause(), ProbeCause::RedisTls, "{}", chain(&error));
+    }
     let mut insecure = config.clone();
     insecure.tls = TlsConfig { insecure: true, ca_cert_file: None, server_name: String::new(), ..insecure.tls };
     assert!(Bus::connect(&insecure).await.is_ok());
+}
+
+#[tokio::test]
+async fn a_connection_that_fails_has_a_cause() {
+    let redis = RedisServer::spawn(|port, _| {
+        ["--port".to_owned(), port.to_string(), "--requirepass".to_owned(), "right".to_owned()].to_vec()
+    });
+    let with = |password: &str| RedisConfig { password: Secret::new(password.to_owned()), ..redis.config() };
+    eventually("redis answers", async || Bus::connect(&with("right")).await.is_ok()).await;
+    let tls = TlsConfig { enabled: true, insecure: true, ..TlsConfig::default() };
+    let nobody = RedisConfig { address: format!("127.0.0.1:{}", free_port()), ..RedisConfig::default() };
+    for (config, cause) in [
+        (with("wrong"), ProbeCause::RedisLogin),
+        (with(""), ProbeCause::RedisLogin),
+        (nobody, ProbeCause::RedisUnreachable),
+        (RedisConfig { tls, dial_timeout: 500, ..with("right") }, ProbeCause::RedisTls),
+    ] {
+        let error = Bus::connect(&config).await.unwrap_err();
+        assert_eq!(error.probe_cause(), cause, "{}", chain(&error));
+    }
+    let unknown = RedisConfig { address: "redis.invalid:6379".to_owned(), ..RedisConfig::default() };
+    let cause = Bus::connect(&unknown).await.unwrap_err().probe_cause();
+    // A machine without a name server cannot tell.
+    assert!(matches!(cause, ProbeCause::NameNotFound | ProbeCause::NameServerSilent), "{cause:?}");
 }
 
 #[tokio::test]

@@ -24,7 +24,7 @@ pub use self::options::AciOptions;
 use crate::exit::TaskExit;
 use crate::labels;
 use crate::launcher::{
-    CLAIM, LaunchError, LaunchOrder, Launcher, OwnedTask, Quota, StopMode, StopOutcome, TaskRef, TaskStatus,
+    CLAIM, LaunchError, LaunchOrder, Launcher, OwnedTask, Quota, StopMode, StopOutcome, TaskLog, TaskRef, TaskStatus,
 };
 use crate::links::{TaskLinks, encoded};
 use crate::memory::Memory;
@@ -35,6 +35,10 @@ const SCOPE: &str = "https://management.azure.com/.default";
 const VERSION: &str = "api-version=2023-05-01";
 /// Azure allows 300 creations an hour and 100 in five minutes.
 const QUOTA: Quota = Quota { burst: 80, per_second: 0.08 };
+/// Name of the runner's container in its group.
+const CONTAINER: &str = "runner";
+/// Of a container's log, so many lines from its end are read.
+const LOG_LINES: u32 = 200;
 /// The variable that the runner reads instead of its standard input.
 const HANDOVER: &str = "SPILLWAY_HANDOVER";
 /// A group that has ended well is deleted after this, ms: Azure allows a hundred, ended ones included.
@@ -136,7 +140,7 @@ impl AciLauncher {
             "tags": tags,
             "properties": {
                 "osType": "Linux", "sku": "Standard", "restartPolicy": "Never",
-                "containers": [{"name": "runner", "properties": {
+                "containers": [{"name": CONTAINER, "properties": {
                     "image": options.page_image.as_ref().filter(|_| order.page).unwrap_or(&options.image),
                     "environmentVariables": environment,
                     "resources": {"requests": {"cpu": cpu, "memoryInGB": memory}},
@@ -183,7 +187,7 @@ impl AciLauncher {
     }
 
     /// Stops a group that runs and deletes one that only starts: a start cannot be stopped.
-    async fn remove(&self, group: &str, seen: &TaskStatus) -> Result<RestResponse, LaunchError> {
+    async fn stop(&self, group: &str, seen: &TaskStatus) -> Result<RestResponse, LaunchError> {
         if let TaskStatus::Alive = seen {
             let path = format!("{}/{group}/stop?{VERSION}", self.groups());
             let answer = self.rest.ask(Method::POST, &path, None).await?;
@@ -248,7 +252,29 @@ impl Launcher for AciLauncher {
             return StopOutcome::AlreadyGone;
         }
         self.memory.end(group, how.reason());
-        rest::ended(task, self.remove(group, &seen).await)
+        rest::ended(task, self.stop(group, &seen).await)
+    }
+
+    async fn log(&self, task: &TaskRef) -> TaskLog {
+        let Some(group) = self.ours(task) else { return TaskLog::At("another resource group".to_owned()) };
+        let path = format!("{}/{group}/containers/{CONTAINER}/logs?{VERSION}&tail={LOG_LINES}", self.groups());
+        match self.rest.ask(Method::GET, &path, None).await {
+            Ok(answer) if answer.is_fine() => TaskLog::Tail(text(&answer.body["content"]).to_owned()),
+            _ => TaskLog::At(format!("az container logs -g {} -n {group}", self.options.resource_group)),
+        }
+    }
+
+    /// Deletes the group, whatever it does; its log goes with it.
+    async fn discard(&self, task: &TaskRef) -> StopOutcome {
+        let Some(group) = self.ours(task) else { return StopOutcome::OutOfReach };
+        self.memory.end(group, StopMode::Immediate.reason());
+        rest::ended(task, self.rest.ask(Method::DELETE, &self.path(group), None).await)
+    }
+
+    /// One request, where a search for tasks asks for every group.
+    async fn check(&self) -> Result<(), LaunchError> {
+        let listed = self.rest.ask(Method::GET, &format!("{}?{VERSION}", self.groups()), None).await?;
+        if listed.is_fine() { Ok(()) } else { Err(api::refused(&listed)) }
     }
 
     /// Also deletes groups that ended a while ago.

@@ -25,7 +25,7 @@ pub use self::options::{CloudRunOptions, SizedJob};
 use crate::labels;
 use crate::launcher::{
     ATTEMPT, EGRESS_ID, INSTALLATION, LaunchError, LaunchOrder, Launcher, OwnedTask, Quota, STACK, StopMode,
-    StopOutcome, TaskRef, TaskStatus,
+    StopOutcome, TaskLog, TaskRef, TaskStatus,
 };
 use crate::links::{TaskLinks, encoded};
 use crate::memory::{LaunchKey, Memory};
@@ -281,6 +281,14 @@ impl Launcher for CloudRunLauncher {
             StopOutcome::AlreadyGone if !matches!(self.absent(task), TaskStatus::Gone(_)) => StopOutcome::OutOfReach,
             ended => ended,
         }
+    }
+
+    async fn log(&self, task: &TaskRef) -> TaskLog {
+        let execution = task.id.rsplit('/').next().unwrap_or_default();
+        TaskLog::At(format!(
+            "Cloud Logging: gcloud logging read 'labels.\"run.googleapis.com/execution_name\"=\"{execution}\"' --project {}",
+            self.options.project
+        ))
     }
 
     async fn tasks(&self) -> Result<Vec<OwnedTask>, LaunchError> {

@@ -16,7 +16,7 @@ use bollard::errors::Error;
 use bollard::models::{ContainerCreateBody, ContainerStateStatusEnum, HostConfig};
 use bollard::query_parameters::{
     AttachContainerOptions, CreateContainerOptions, CreateImageOptions, InspectContainerOptions, KillContainerOptions,
-    ListContainersOptions, RemoveContainerOptions, StartContainerOptions,
+    ListContainersOptions, LogsOptions, RemoveContainerOptions, StartContainerOptions,
 };
 use bollard::{API_DEFAULT_VERSION, Docker};
 use futures_util::TryStreamExt;
@@ -30,13 +30,17 @@ use self::api::{NOT_STARTED, limits, refusal, refusal_of_one, status, task_statu
 pub use self::options::DockerOptions;
 use crate::exit::TaskExit;
 use crate::labels;
-use crate::launcher::{LaunchError, LaunchOrder, Launcher, OwnedTask, StopMode, StopOutcome, TaskRef, TaskStatus};
+use crate::launcher::{
+    LaunchError, LaunchOrder, Launcher, OwnedTask, StopMode, StopOutcome, TaskLog, TaskRef, TaskStatus,
+};
 use crate::memory::Memory;
 
 /// Timeout of a request to the daemon, seconds.
 const ANSWER_S: u64 = 30;
 /// How long the runner may leave its standard input unread.
 const HANDOVER_TIMEOUT: Duration = Duration::from_secs(10);
+/// Of a container's log, so many lines from its end are read.
+const LOG_LINES: &str = "200";
 /// Containers that have ended and are older than this, ms, are removed when tasks are listed.
 const KEPT_MS: i64 = 10 * 60 * 1000;
 
@@ -229,6 +233,12 @@ impl DockerLauncher {
         Ok(())
     }
 
+    async fn last_lines(&self, container: &str) -> Result<String, Error> {
+        let asked = LogsOptions { stdout: true, stderr: true, tail: LOG_LINES.to_owned(), ..LogsOptions::default() };
+        let parts: Vec<_> = self.docker().await?.logs(container, Some(asked)).try_collect().await?;
+        Ok(parts.iter().map(ToString::to_string).collect())
+    }
+
     /// Whether a container runs although its start failed or the answer was lost: then it waits for its orders.
     async fn runs(&self, container: &str) -> bool {
         matches!(self.seen(container).await, Ok(TaskStatus::Alive))
@@ -314,6 +324,35 @@ impl Launcher for DockerLauncher {
                 StopOutcome::OutOfReach
             }
         }
+    }
+
+    async fn log(&self, task: &TaskRef) -> TaskLog {
+        let Ok(Some(container)) = self.ours(task).await else { return TaskLog::At("another Docker".to_owned()) };
+        match self.last_lines(container).await {
+            Ok(lines) => TaskLog::Tail(lines),
+            Err(error) => {
+                debug!(error = %chain(&error), "log of a container not read");
+                TaskLog::At(format!("docker logs {container}"))
+            }
+        }
+    }
+
+    async fn discard(&self, task: &TaskRef) -> StopOutcome {
+        let Ok(Some(container)) = self.ours(task).await else { return StopOutcome::OutOfReach };
+        let Ok(docker) = self.docker().await else { return StopOutcome::OutOfReach };
+        let force = RemoveContainerOptions { force: true, ..RemoveContainerOptions::default() };
+        match docker.remove_container(container, Some(force)).await {
+            Ok(()) => StopOutcome::Requested,
+            Err(error) if status(&error) == Some(404) => StopOutcome::AlreadyGone,
+            Err(error) => {
+                warn!(%task, error = %chain(&error), "container not removed");
+                StopOutcome::OutOfReach
+            }
+        }
+    }
+
+    async fn check(&self) -> Result<(), LaunchError> {
+        self.daemon().await.map(drop).map_err(refusal)
     }
 
     /// Also removes containers that ended a while ago.

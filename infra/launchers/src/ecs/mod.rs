@@ -41,7 +41,7 @@ use self::sdk::{described, refusal};
 use self::subnets::Subnets;
 use crate::labels;
 use crate::launcher::{
-    LaunchError, LaunchOrder, Launcher, OwnedTask, Quota, StopMode, StopOutcome, TaskRef, TaskStatus,
+    LaunchError, LaunchOrder, Launcher, OwnedTask, Quota, StopMode, StopOutcome, TaskLog, TaskRef, TaskStatus,
 };
 use crate::links::TaskLinks;
 use crate::memory::Memory;
@@ -285,6 +285,15 @@ impl Launcher for EcsLauncher {
                 StopOutcome::OutOfReach
             }
         }
+    }
+
+    /// The log group is named in the task definition, which this identity need not be able to read.
+    async fn log(&self, task: &TaskRef) -> TaskLog {
+        let id = task.id.rsplit('/').next().unwrap_or_default();
+        let (definition, container) = (&self.options.task_definition, &self.options.container);
+        TaskLog::At(format!(
+            "CloudWatch, the log group of task definition {definition}, the stream that ends in {container}/{id}"
+        ))
     }
 
     async fn tasks(&self) -> Result<Vec<OwnedTask>, LaunchError> {

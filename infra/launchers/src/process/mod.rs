@@ -2,13 +2,13 @@
 //! machine without a platform. A task per child waits for its exit; after a restart, children are found again in `/proc`.
 
 mod procfs;
+mod task_log;
 
 use std::collections::{HashMap, VecDeque};
 use std::ffi::OsString;
-use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::unix::process::ExitStatusExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{ExitStatus, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -26,7 +26,7 @@ use self::procfs::ProcessIdentity;
 use crate::exit::{ExitReport, TaskExit};
 use crate::launcher::{
     ATTEMPT, EGRESS_ID, INSTALLATION, LaunchError, LaunchOrder, Launcher, OwnedTask, STACK, StopMode, StopOutcome,
-    TaskRef, TaskStatus,
+    TaskLog, TaskRef, TaskStatus,
 };
 
 const NAME: &str = "process";
@@ -129,9 +129,11 @@ impl ProcessLauncher {
         }
         let log = match &self.options.log_dir {
             None => Stdio::inherit(),
-            Some(dir) => open_log(dir, order).map(Stdio::from).map_err(|source| LaunchError::Misconfigured {
-                message: format!("open a log file in {}", dir.display()),
-                source: Some(source.into()),
+            Some(dir) => task_log::open(dir, &order.egress_id, order.attempt).map(Stdio::from).map_err(|source| {
+                LaunchError::Misconfigured {
+                    message: format!("open a log file in {}", dir.display()),
+                    source: Some(source.into()),
+                }
             })?,
         };
         // `setsid` (util-linux) execs the program with the same pid: std has no safe call for a new session.
@@ -247,6 +249,28 @@ impl Launcher for ProcessLauncher {
         StopOutcome::AlreadyGone
     }
 
+    async fn log(&self, task: &TaskRef) -> TaskLog {
+        let Some(dir) = &self.options.log_dir else {
+            return TaskLog::At("standard error of the process that has started it".to_owned());
+        };
+        let identity = self.ours(task);
+        let key =
+            self.known().tasks.iter().find(|(_, known)| Some(*known) == identity.as_ref()).map(|(key, _)| key.clone());
+        match key {
+            Some((egress_id, attempt)) => task_log::tail(dir, &egress_id, attempt),
+            None => TaskLog::At(dir.display().to_string()),
+        }
+    }
+
+    /// The program is all that a launch needs from this machine.
+    async fn check(&self) -> Result<(), LaunchError> {
+        if procfs::is_executable(&self.options.program) {
+            return Ok(());
+        }
+        let message = format!("{} is not an executable file", self.options.program.display());
+        Err(LaunchError::Misconfigured { message, source: None })
+    }
+
     async fn tasks(&self) -> Result<Vec<OwnedTask>, LaunchError> {
         let known: HashMap<_, _> =
             self.known().tasks.iter().map(|(key, identity)| (identity.clone(), key.clone())).collect();
@@ -307,13 +331,6 @@ fn exit(status: ExitStatus) -> TaskExit {
         (None, Some(code)) => TaskExit::Exited(code),
         (None, None) => TaskExit::Unknown,
     }
-}
-
-fn open_log(dir: &Path, order: &LaunchOrder) -> io::Result<File> {
-    std::fs::create_dir_all(dir)?;
-    // The id was parsed: letters, digits, `_` and `-` only.
-    let name = format!("{}-{}.log", order.egress_id, order.attempt);
-    OpenOptions::new().create(true).append(true).open(dir.join(name))
 }
 
 fn spawn_error(error: io::Error) -> LaunchError {

@@ -294,15 +294,15 @@ impl BlobContainer {
         .await
     }
 
-    /// Deletes a blob if it still has this ETag; one that was replaced or deleted meanwhile is left alone.
+    /// Deletes a blob, if it still has this ETag where one is given; one that was replaced or deleted meanwhile is left alone.
     ///
     /// # Errors
     /// A refusal by its code; `Busy` where no answer came.
-    pub async fn delete(&self, key: &str, etag: &str, doing: &'static str) -> Result<(), StorageError> {
+    pub async fn delete(&self, key: &str, etag: Option<&str>, doing: &'static str) -> Result<(), StorageError> {
         let blob = self.blob(key, doing)?;
         tried(NAME, doing, &self.options, self.options.call_timeout(0), || async {
             let options = BlobClientDeleteOptions {
-                if_match: Some(Etag::from(format!("\"{etag}\""))),
+                if_match: etag.map(|etag| Etag::from(format!("\"{etag}\""))),
                 ..BlobClientDeleteOptions::default()
             };
             match blob.delete(Some(options)).await {

@@ -144,7 +144,7 @@ impl Storage for AzureStorage {
             Err(error) if error.kind == StorageErrorKind::Gone => return Ok(()),
             Err(error) => return Err(error),
         };
-        self.container.delete(&upload.key, &etag, doing).await
+        self.container.delete(&upload.key, Some(&etag), doing).await
     }
 
     async fn list_parts(&self, upload: &Upload) -> Result<Option<Vec<Part>>, StorageError> {
@@ -170,6 +170,10 @@ impl Storage for AzureStorage {
 
     async fn read_small(&self, name: &str) -> Result<Option<Bytes>, StorageError> {
         self.container.read(name).await
+    }
+
+    async fn delete(&self, name: &str) -> Result<(), StorageError> {
+        self.container.delete(name, None, "delete").await
     }
 
     async fn presign(&self, name: &str, validity: Duration) -> Result<String, StorageError> {

@@ -277,6 +277,15 @@ impl Storage for DiskStorage {
         .await
     }
 
+    async fn delete(&self, name: &str) -> Result<(), StorageError> {
+        let path = self.path(name, "delete")?;
+        self.work("delete", move |_| match fs::remove_file(&path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(refused("delete")(error)),
+            _ => Ok(()),
+        })
+        .await
+    }
+
     async fn presign(&self, name: &str, _: Duration) -> Result<String, StorageError> {
         let path = self.path(name, "presign")?;
         Url::from_file_path(&path)

@@ -268,6 +268,14 @@ impl Storage for GcsStorage {
         }
     }
 
+    async fn delete(&self, name: &str) -> Result<(), StorageError> {
+        match self.call("delete", self.options.call_timeout(0), GcsRequest::new(Method::DELETE, name)).await {
+            // Of a bucket that is not there too; then nothing was written either.
+            Err(error) if error.kind != StorageErrorKind::NotFound => Err(error),
+            _ => Ok(()),
+        }
+    }
+
     async fn presign(&self, name: &str, validity: Duration) -> Result<String, StorageError> {
         let failed = |message: String| StorageError::new(StorageErrorKind::Invalid, NAME, "presign", message);
         let signer = self.identity.signer().map_err(failed)?;

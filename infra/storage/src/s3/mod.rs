@@ -363,6 +363,16 @@ impl Storage for S3Storage {
         }
     }
 
+    async fn delete(&self, name: &str) -> Result<(), StorageError> {
+        let call = self.client.delete_object().bucket(&self.bucket).key(name);
+        let answer = call.customize().config_override(self.try_timeout(self.options.call_timeout(0))).send().await;
+        match answer.map_err(|error| failed(self.provider, "delete", error)) {
+            // Some stores answer that it is not there.
+            Err(error) if error.kind != StorageErrorKind::NotFound => Err(error),
+            _ => Ok(()),
+        }
+    }
+
     async fn presign(&self, name: &str, validity: Duration) -> Result<String, StorageError> {
         let config = PresigningConfig::expires_in(validity)
             .map_err(|error| self.error(StorageErrorKind::Invalid, "presign", error.to_string()).because(error))?;

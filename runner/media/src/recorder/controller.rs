@@ -182,7 +182,7 @@ impl RecorderController {
 
     fn on(&mut self, input: RecorderInput) -> Flow {
         match input {
-            RecorderInput::Command(MediaCommand::Start(_)) => CONTINUE,
+            RecorderInput::Command(MediaCommand::Start(_) | MediaCommand::Probe(_)) => CONTINUE,
             RecorderInput::Command(MediaCommand::WriteTo { file, path, id }) => {
                 self.write_to(file, FilePlace { path, id })
             }

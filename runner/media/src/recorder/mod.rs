@@ -1,4 +1,4 @@
-//! One recording, from the runner's first command to its last event.
+//! One recording, or one probe of a room, from the runner's first command to its last event.
 //!
 //! The main thread runs the `controller`; one more thread reads commands; a room, pipelines and a compositor send into
 //! the same channel (`input`).
@@ -25,14 +25,15 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 
 use gstreamer as gst;
 use spillway_ipc::framing::{CommandReader, EventWriter};
-use spillway_ipc::{MediaCommand, MediaEndReason, MediaEvent, StartCommand};
+use spillway_ipc::{MediaCommand, MediaEndReason, MediaEvent, ProbeCommand, StartCommand};
 use spillway_process::chain;
 use tracing::warn;
 
 use self::controller::{ALIVE_EVERY, RecorderController, send};
 use self::input::RecorderInput;
+use crate::source::room;
 
-/// Records until told to stop or until there is nothing more. Returns when everything is said.
+/// Records until told to stop or until there is nothing more, or probes. Returns when everything is said.
 pub fn run(mut commands: CommandReader, events: EventWriter) {
     let (tell, inbox) = channel();
     // The first start of a process pays for GStreamer's registry: meanwhile we join.
@@ -54,16 +55,34 @@ pub fn run(mut commands: CommandReader, events: EventWriter) {
             }
         }
     });
-    let Some(start) = first_command(&inbox, &events) else { return };
+    let start = match first_command(&inbox, &events) {
+        Some(FirstCommand::Start(start)) => start,
+        Some(FirstCommand::Probe(probe)) => {
+            room::probe(&probe, &mut |event| send(&events, &event));
+            // It would die with this process in the middle of its work.
+            if let Ok(Err(error)) = gstreamer.join() {
+                warn!(%error, "GStreamer does not work");
+            }
+            return;
+        }
+        None => return,
+    };
     let span = tracing::info_span!("recording", egress_id = %start.plan.egress_id);
     let _recording = span.enter();
-    RecorderController::new(start, events, tell, gstreamer).run_loop(&inbox);
+    RecorderController::new(*start, events, tell, gstreamer).run_loop(&inbox);
 }
 
-fn first_command(inbox: &Receiver<RecorderInput>, events: &EventWriter) -> Option<StartCommand> {
+/// What this process was started for.
+enum FirstCommand {
+    Start(Box<StartCommand>),
+    Probe(Box<ProbeCommand>),
+}
+
+fn first_command(inbox: &Receiver<RecorderInput>, events: &EventWriter) -> Option<FirstCommand> {
     loop {
         match inbox.recv_timeout(ALIVE_EVERY) {
-            Ok(RecorderInput::Command(MediaCommand::Start(start))) => return Some(*start),
+            Ok(RecorderInput::Command(MediaCommand::Start(start))) => return Some(FirstCommand::Start(start)),
+            Ok(RecorderInput::Command(MediaCommand::Probe(probe))) => return Some(FirstCommand::Probe(probe)),
             Ok(RecorderInput::Command(MediaCommand::Stop)) => {
                 send(events, &MediaEvent::Ended { why: MediaEndReason::Stopped });
                 return None;

@@ -103,6 +103,10 @@ impl Storage for ThrottledLink {
         self.inner.head(name).await
     }
 
+    async fn delete(&self, name: &str) -> Result<(), StorageError> {
+        self.inner.delete(name).await
+    }
+
     async fn presign(&self, name: &str, life: Duration) -> Result<String, StorageError> {
         self.inner.presign(name, life).await
     }

@@ -137,8 +137,9 @@ run "least_privilege" {
     condition = toset(azurerm_role_definition.this["dispatcher"].permissions[0].actions) == toset([
       "Microsoft.ContainerInstance/containerGroups/read", "Microsoft.ContainerInstance/containerGroups/write",
       "Microsoft.ContainerInstance/containerGroups/delete", "Microsoft.ContainerInstance/containerGroups/stop/action",
+      "Microsoft.ContainerInstance/containerGroups/containers/logs/read",
     ])
-    error_message = "a dispatcher starts, watches, stops and removes container groups"
+    error_message = "a dispatcher starts, watches, stops and removes container groups, and reads their logs"
   }
   assert {
     condition     = azurerm_role_assignment.dispatcher.scope == azurerm_resource_group.runners.id && azurerm_resource_group.runners.name != azurerm_resource_group.this.name

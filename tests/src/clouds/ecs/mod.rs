@@ -370,7 +370,12 @@ impl Region {
         if !stopped_early {
             let given = self.environment(arn);
             let name = format!("ecs-{}", arn.rsplit('/').next().unwrap_or_default());
-            match TaskProcess::start(&self.endpoint.setup, &name, &given, &[]) {
+            let started = match self.endpoint.start_failure() {
+                Some(message) => Err(message),
+                None => TaskProcess::start(&self.endpoint.setup, &name, &given, &[])
+                    .map_err(|error| format!("CannotStartContainerError: {error}")),
+            };
+            match started {
                 Ok(task_process) => {
                     self.change(arn, |task| {
                         task.task_process = Some(task_process.clone());
@@ -383,8 +388,7 @@ impl Region {
                         () = self.stopping(&mut stop) => task_process.stop(self.endpoint.setup.grace).await,
                     });
                 }
-                Err(error) => {
-                    let message = format!("CannotStartContainerError: {error}");
+                Err(message) => {
                     stop_with(&mut self.state(), arn, "TaskFailedToStart", &message);
                 }
             }

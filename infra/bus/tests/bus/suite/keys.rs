@@ -6,7 +6,8 @@ use spillway_bus::lifecycle::LaunchEvent;
 use spillway_bus::testing::record_key;
 use spillway_bus::{
     BusError, ClaimToken, Created, Decision, FaultyLink, FencedWrite, FoundRecord, Heartbeat, Heartbeats, LinkFaults,
-    Record, Registry, Taker, Ticket, TicketKey, Tickets, Updated, UploadStates,
+    ProbeCause, ProbeLine, ProbeReport, ProbeReports, Record, Registry, Taker, Ticket, TicketKey, Tickets, Updated,
+    UploadStates,
 };
 use spillway_protocol::EgressId;
 use spillway_protocol::Secret;
@@ -158,6 +159,7 @@ pub fn ticket(canary: &str) -> Ticket {
         ws_url: "ws://127.0.0.1:7880".into(),
         destinations: Some(Secret::new(canary.to_owned())),
         runner: serde_json::json!({"nested": canary}),
+        probe: None,
     }
 }
 
@@ -252,4 +254,25 @@ pub async fn the_state_of_uploads_is_the_latest_attempts_until_it_is_closed(fixt
     assert_eq!(states.get(&id("EG_1")).await.unwrap(), None);
     assert_eq!(states.put(&id("EG_1"), 1, b"zombie").await.unwrap(), FencedWrite::Superseded);
     assert_eq!(states.get(&id("EG_1")).await.unwrap(), None);
+}
+
+pub async fn a_probes_report_grows_and_never_shrinks(fixture: &impl Fixture) {
+    let reports = ProbeReports::new(&fixture.bus().await);
+    let id = id("PB_1");
+    assert_eq!(reports.get(&id).await.unwrap(), None);
+    let one = ProbeReport { lines: vec![ProbeLine::passed("redis", "7.2")], is_over: false };
+    let two = ProbeReport {
+        lines: vec![one.lines[0].clone(), ProbeLine::failed("store S3", ProbeCause::StoreDenied, "AccessDenied")],
+        is_over: false,
+    };
+    reports.put(&id, &two).await.unwrap();
+    // The answer to an earlier write was lost, and it is sent again.
+    reports.put(&id, &one).await.unwrap();
+    assert_eq!(reports.get(&id).await.unwrap().as_ref(), Some(&two));
+    let over = ProbeReport { is_over: true, ..two.clone() };
+    reports.put(&id, &over).await.unwrap();
+    reports.put(&id, &two).await.unwrap();
+    assert_eq!(reports.get(&id).await.unwrap(), Some(over));
+    reports.remove(&id).await.unwrap();
+    assert_eq!(reports.get(&id).await.unwrap(), None);
 }

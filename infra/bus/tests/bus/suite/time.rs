@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use spillway_bus::{
-    Bid, CallOptions, Handler, Incoming, Installation, Record, Registry, Routing, RpcClient, RpcServer,
+    Bid, CallOptions, Handler, Incoming, Installation, Record, RedisFacts, Registry, Routing, RpcClient, RpcServer,
 };
 use spillway_process::Clock;
 use spillway_protocol::RpcError;
@@ -74,4 +74,10 @@ pub async fn an_installation_has_one_id_for_all_its_makers(fixture: &impl Fixtur
     assert!(made.iter().all(|id| *id == made[0]), "{made:?}");
     assert!(made[0].len() == 16 && made[0].bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit()));
     assert_eq!(installation.find().await.unwrap().as_ref(), Some(&made[0]));
+}
+
+pub async fn a_server_tells_its_version_and_what_it_evicts(fixture: &impl Fixture) {
+    let facts = RedisFacts::of(&fixture.bus().await).await.unwrap();
+    assert_eq!((facts.role.as_str(), facts.cause()), ("master", None), "{facts:?}");
+    assert!(!facts.version.is_empty() && facts.eviction_policy == "noeviction", "{facts:?}");
 }

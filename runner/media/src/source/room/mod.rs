@@ -2,8 +2,9 @@
 //!
 //! One thread with its own small runtime does everything of the room: signalling (`link`, `model`), the peer connection
 //! (`peer`, `net`, `offer`, `turn`; `recovery` when it is lost, `delivery` when nothing comes) and the receiver (`crate::receive`). It never waits for its
-//! listener.
+//! listener. A `probe` does with the same parts what a recording does until its first packet.
 
+mod probe;
 mod drive;
 mod recovery;
 mod link;
@@ -26,6 +27,7 @@ use tracing::Instrument;
 
 use self::message::RoomCommand;
 pub use self::message::{ExpectedPictures, JoinOptions, RoomListener, RoomMessage};
+pub use self::probe::probe;
 use crate::track::TrackId;
 
 /// What can be asked of the room from any thread. Dropping it leaves.

@@ -2,6 +2,7 @@
 
 mod negotiate;
 mod relayed;
+mod path;
 
 use std::collections::{BTreeSet, HashMap};
 use std::net::SocketAddr;
@@ -10,6 +11,7 @@ use std::time::{Duration, Instant, UNIX_EPOCH};
 use bytes::Bytes;
 use str0m::media::{KeyframeRequestKind, Mid};
 use str0m::net::{Protocol, Receive, TcpType};
+use str0m::stats::CandidatePairStats;
 use str0m::{Candidate, Event, IceConnectionState, Input, Output, Rtc, RtcConfig, RtcError};
 use tracing::{debug, warn};
 
@@ -58,6 +60,8 @@ pub(super) struct Peer {
     over_tcp: bool,
     /// When the datagram in hand came.
     came: Option<Instant>,
+    /// Where the connection goes; known only to a peer that is observed.
+    pair: Option<CandidatePairStats>,
 }
 
 /// A datagram that waits for an older one.
@@ -98,6 +102,16 @@ impl Peer {
     /// `server`: an address of the signalling server, the first guess at where media will come from. `relays`: what there
     /// is where no direct way leads, and `tls` how it is authenticated.
     pub(super) fn new(server: Option<SocketAddr>, relays: RelayOffer, tls: StreamTls) -> Self {
+        Self::observed(server, relays, tls, None)
+    }
+
+    /// As [`Peer::new`]; with an interval [`Peer::path`] is at most that old.
+    pub(super) fn observed(
+        server: Option<SocketAddr>,
+        relays: RelayOffer,
+        tls: StreamTls,
+        every: Option<Duration>,
+    ) -> Self {
         let now = Instant::now();
         // Without RED the server forwards the plain Opus out of it.
         let mut config = RtcConfig::new();
@@ -110,6 +124,7 @@ impl Peer {
             .enable_pcma(true, false)
             .set_rtcp_report_interval_audio(NEVER)
             .set_rtcp_report_interval_video(NEVER)
+            .set_stats_interval(every)
             .build(now);
         let mut peer = Self {
             rtc,
@@ -129,6 +144,7 @@ impl Peer {
             holdback: NackHoldback::new(),
             over_tcp: false,
             came: None,
+            pair: None,
         };
         if let Some(server) = server {
             peer.listen_towards(server);
@@ -385,6 +401,7 @@ impl Peer {
                 }
             }
             Event::Closed => debug!("peer connection closed by the server"),
+            Event::PeerStats(stats) => self.pair = stats.selected_candidate_pair,
             _ => {}
         }
     }

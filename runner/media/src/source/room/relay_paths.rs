@@ -119,6 +119,12 @@ impl RelayPaths {
         self.paths.iter().position(|path| path.link.is_some_and(is_this))
     }
 
+    /// The server whose relay has this address, and whether it is reached over a stream.
+    pub(super) fn server_of(&self, relayed: SocketAddr) -> Option<(String, bool)> {
+        let path = self.paths.iter().find(|path| path.relayed == Some(relayed))?;
+        Some((path.server.to_string(), path.link.is_some_and(|link| link.is_stream)))
+    }
+
     /// What that server sent.
     pub(super) fn receive<'d>(&mut self, relay: usize, data: &'d [u8], now: Instant) -> Option<RelayedPacket<'d>> {
         let path = self.paths.get_mut(relay)?;
@@ -232,6 +238,9 @@ mod tests {
         assert_eq!((asked.len(), asked[0].0, asked[0].1, asked[0].2.len()), (1, 0, link, 1));
         assert!(relays.wake_at(true).is_some_and(|at| at > now));
         assert!(relays.send(other, remote, b"check", now).is_none(), "nothing is allocated");
+        assert_eq!(relays.server_of(other), None);
+        relays.allocated(0, other);
+        assert_eq!(relays.server_of(other), Some(("turn udp 192.0.2.1:3478".to_owned(), false)));
         assert_eq!(relays.lost(0).as_deref(), Some("turn udp 192.0.2.1:3478"));
         assert!(relays.wake_at(true).is_none() && relays.take_all().is_empty());
     }

@@ -17,7 +17,7 @@ use tokio::sync::mpsc;
 use tokio::time::sleep_until;
 use tracing::{info, warn};
 
-pub(super) use self::start::run;
+pub(super) use self::start::{run, server_address};
 use super::delivery::{DELIVERY_STEP, DeliveryWatch};
 use super::link::{JoinParams, Joined, LinkError, Reconnect};
 use super::message::{ExpectedPictures, RoomCommand, RoomListener, RoomMessage};
@@ -338,7 +338,7 @@ async fn next_move(migration: &mut Option<MigrationSignals>) -> MigrationSignal 
     }
 }
 
-fn failed(error: LinkError) -> MediaEndReason {
+pub(super) fn failed(error: LinkError) -> MediaEndReason {
     match error {
         LinkError::Refused { code, message } => MediaEndReason::Failed { code: code.to_owned(), message },
         error @ LinkError::Unreachable { .. } => {

@@ -109,7 +109,8 @@ fn open_dump(path: &Path) -> Option<Dump> {
     Dump::create(path).inspect_err(|error| warn!(%error, path = %path.display(), "arrivals are not kept")).ok()
 }
 
-async fn server_address(ws_url: &str) -> Option<SocketAddr> {
+/// An address of the server, whatever its port.
+pub(crate) async fn server_address(ws_url: &str) -> Option<SocketAddr> {
     let rest = ws_url.split_once("://").map_or(ws_url, |(_, rest)| rest);
     let authority = rest.split(['/', '?']).next()?;
     let authority = authority.rsplit('@').next()?;
