@@ -1,10 +1,10 @@
 //! Where runners are started. Used by the dispatcher only.
 //!
-//! `launcher` is the contract, `exit` how tasks end, `links` where people see them; `process` starts a child on this machine, `ecs`, `cloud_run`, `aci` and
-//! `docker` start containers (each a cargo feature), `simulated` starts nothing; `open` makes a launcher of what a
-//! configuration says. What a container needs beside the variables of its launch comes from the platform's secret store, under
-//! the names that the runner's module `container` documents. With the cargo feature `testing`: `conformance`, the suite that
-//! every launcher has to pass.
+//! `launcher` is the contract, `exit` how tasks end, `links` where people see them; `process` starts a child on this machine,
+//! `ecs`, `cloud_run`, `aci` and `docker` start containers (each a cargo feature), `simulated` starts nothing; `open` makes a
+//! launcher of what a configuration says. What a container needs beside the variables of its launch comes from the platform's
+//! secret store, under the names that the runner's module `container` documents. With the cargo feature `testing`:
+//! `conformance`, the suite that every launcher has to pass.
 
 #![warn(missing_docs, clippy::missing_errors_doc)]
 

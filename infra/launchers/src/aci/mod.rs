@@ -5,9 +5,9 @@
 //! platform never shows again. Its stop is a SIGKILL. Everything runs in the caller's task.
 
 mod api;
+mod group;
 mod options;
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,15 +16,16 @@ use azure_core::credentials::TokenCredential;
 use azure_identity::{ManagedIdentityCredential, ManagedIdentityCredentialOptions, UserAssignedId};
 use reqwest::Method;
 use reqwest::header::HeaderMap;
-use serde_json::{Value, json};
+use serde_json::Value;
 use spillway_cost::Platform;
 use tokio::time::Instant;
 
+use self::group::CONTAINER;
 pub use self::options::AciOptions;
 use crate::exit::TaskExit;
 use crate::labels;
 use crate::launcher::{
-    CLAIM, LaunchError, LaunchOrder, Launcher, OwnedTask, Quota, StopMode, StopOutcome, TaskLog, TaskRef, TaskStatus,
+    LaunchError, LaunchOrder, Launcher, OwnedTask, Quota, StopMode, StopOutcome, TaskLog, TaskRef, TaskStatus,
 };
 use crate::links::{TaskLinks, encoded};
 use crate::memory::Memory;
@@ -35,20 +36,14 @@ const SCOPE: &str = "https://management.azure.com/.default";
 const VERSION: &str = "api-version=2023-05-01";
 /// Azure allows 300 creations an hour and 100 in five minutes.
 const QUOTA: Quota = Quota { burst: 80, per_second: 0.08 };
-/// Name of the runner's container in its group.
-const CONTAINER: &str = "runner";
 /// Of a container's log, so many lines from its end are read.
 const LOG_LINES: u32 = 200;
-/// The variable that the runner reads instead of its standard input.
-const HANDOVER: &str = "SPILLWAY_HANDOVER";
 /// A group that has ended well is deleted after this, ms: Azure allows a hundred, ended ones included.
 const KEPT_MS: i64 = 10 * 60 * 1000;
 /// One that has failed is kept longer, ms, because its log is deleted with it.
 const KEPT_FAILED_MS: i64 = 12 * 60 * 60 * 1000;
 /// So many that have failed are kept, the newest.
 const MAX_KEPT_FAILED: usize = 20;
-/// Azure's resolver as every virtual network reaches it.
-const NAME_SERVER: &str = "168.63.129.16";
 
 /// One target on Azure Container Instances.
 pub struct AciLauncher {
@@ -119,51 +114,6 @@ impl AciLauncher {
         self.rest.ask(Method::GET, &self.path(group), None).await
     }
 
-    fn request(&self, order: &LaunchOrder) -> Value {
-        let options = &self.options;
-        let open = |(name, value): (&str, &str)| json!({"name": name, "value": value});
-        let secret = |name: &str, value: &str| json!({"name": name, "secureValue": value});
-        let mut environment: Vec<Value> =
-            options.environment.iter().map(|(name, value)| open((name.as_str(), value.as_str()))).collect();
-        for (name, value) in order.environment(&options.stack) {
-            environment.push(if name == CLAIM { secret(name, &value) } else { open((name, value.as_str())) });
-        }
-        environment.push(secret(HANDOVER, order.handover.reveal()));
-        let cpu = f64::from(order.shape.cpu_milli) / 1000.0;
-        let memory = f64::from(order.shape.memory_mib) / 1024.0;
-        let tags: BTreeMap<String, String> = labels::of(order, &options.stack)
-            .into_iter()
-            .map(|(name, value)| (labels::azure_name(&name), labels::azure_value(&value)))
-            .collect();
-        let mut group = json!({
-            "location": options.location,
-            "tags": tags,
-            "properties": {
-                "osType": "Linux", "sku": "Standard", "restartPolicy": "Never",
-                "containers": [{"name": CONTAINER, "properties": {
-                    "image": options.page_image.as_ref().filter(|_| order.page).unwrap_or(&options.image),
-                    "environmentVariables": environment,
-                    "resources": {"requests": {"cpu": cpu, "memoryInGB": memory}},
-                }}],
-            },
-        });
-        if !options.identities.is_empty() {
-            let all: BTreeMap<&String, Value> = options.identities.iter().map(|id| (id, json!({}))).collect();
-            group["identity"] = json!({"type": "UserAssigned", "userAssignedIdentities": all});
-        }
-        if let Some(registry) = &options.registry {
-            let identity = options.identities.first();
-            group["properties"]["imageRegistryCredentials"] = json!([{"server": registry, "identity": identity}]);
-        }
-        if let Some(subnet) = &options.subnet {
-            group["properties"]["subnetIds"] = json!([{"id": subnet}]);
-            let own = [NAME_SERVER.to_owned()];
-            let servers = if options.name_servers.is_empty() { &own[..] } else { &options.name_servers[..] };
-            group["properties"]["dnsConfig"] = json!({"nameServers": servers});
-        }
-        group
-    }
-
     async fn seen(&self, group: &str) -> Result<TaskStatus, LaunchError> {
         let answer = self.get(group).await?;
         if answer.status == 404 {
@@ -199,19 +149,6 @@ impl AciLauncher {
     }
 }
 
-/// One to sixty-three lower-case letters, digits and hyphens, as Azure requires. Egress ids that differ in case or beyond 30
-/// characters differ in the hash.
-fn group_name(order: &LaunchOrder) -> String {
-    let id = order.egress_id.as_str();
-    let plain = |c: char| if c.is_ascii_alphanumeric() { c.to_ascii_lowercase() } else { '-' };
-    let readable: String = id.chars().take(30).map(plain).collect();
-    let number = id.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
-        // FNV-1a.
-        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
-    });
-    format!("eg-{readable}-{number:016x}-a{}", order.attempt)
-}
-
 #[async_trait]
 impl Launcher for AciLauncher {
     fn name(&self) -> &str {
@@ -219,7 +156,7 @@ impl Launcher for AciLauncher {
     }
 
     async fn launch(&self, order: &LaunchOrder) -> Result<TaskRef, LaunchError> {
-        let group = group_name(order);
+        let group = group::name(order);
         // A second PUT might start a group again that has ended.
         let find = async {
             let there = self.get(&group).await?;
@@ -231,7 +168,8 @@ impl Launcher for AciLauncher {
             }
         };
         let start = async {
-            let answer = self.rest.ask(Method::PUT, &self.path(&group), Some(&self.request(order))).await?;
+            let answer =
+                self.rest.ask(Method::PUT, &self.path(&group), Some(&group::request(&self.options, order))).await?;
             if answer.is_fine() { Ok(group.clone()) } else { Err(api::refused(&answer)) }
         };
         let launched = self.memory.launch(&(order.egress_id.clone(), order.attempt), find, start).await?;
@@ -387,7 +325,6 @@ fn started(group: &Value) -> Option<i64> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::conformance;
 
     #[test]
     fn what_failed_is_kept_for_hours_and_never_fills_the_region() {
@@ -403,18 +340,5 @@ mod tests {
         let many = (0..30).map(|n| group(&format!("failed-{n}"), minutes(60 + n), true)).collect();
         let expected: Vec<String> = (20..30).map(|n| format!("failed-{n}")).collect();
         assert_eq!(superfluous(many), expected, "the newest are kept");
-    }
-
-    #[test]
-    fn a_name_is_valid_and_unique() {
-        let name = |id: &str, attempt| group_name(&conformance::order(Platform::Aci, id, attempt));
-        let one = name("aBcDeFgHiJkL", 1);
-        assert!(one.starts_with("eg-eg-abcdefghijkl-") && one.ends_with("-a1"), "{one}");
-        assert_ne!(one, name("abcdefghijkl", 1), "ids are told apart by their case");
-        assert_ne!(one, name("aBcDeFgHiJkL", 2));
-        let longest = name(&"x".repeat(61), 9_999);
-        assert!(
-            longest.len() <= 63 && longest.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-')
-        );
     }
 }

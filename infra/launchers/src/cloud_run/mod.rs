@@ -6,6 +6,7 @@
 //! executions surely shows what was started. Everything runs in the caller's task.
 
 mod api;
+mod links;
 mod options;
 
 use std::time::Duration;
@@ -27,7 +28,7 @@ use crate::launcher::{
     ATTEMPT, EGRESS_ID, INSTALLATION, LaunchError, LaunchOrder, Launcher, OwnedTask, Quota, STACK, StopMode,
     StopOutcome, TaskLog, TaskRef, TaskStatus,
 };
-use crate::links::{TaskLinks, encoded};
+use crate::links::TaskLinks;
 use crate::memory::{LaunchKey, Memory};
 use crate::rest::{self, PlatformIdentity, Rest, Token, milliseconds, text};
 
@@ -284,11 +285,7 @@ impl Launcher for CloudRunLauncher {
     }
 
     async fn log(&self, task: &TaskRef) -> TaskLog {
-        let execution = task.id.rsplit('/').next().unwrap_or_default();
-        TaskLog::At(format!(
-            "Cloud Logging: gcloud logging read 'labels.\"run.googleapis.com/execution_name\"=\"{execution}\"' --project {}",
-            self.options.project
-        ))
+        TaskLog::At(links::log_of(&task.id, &self.options))
     }
 
     async fn tasks(&self) -> Result<Vec<OwnedTask>, LaunchError> {
@@ -324,19 +321,8 @@ impl Launcher for CloudRunLauncher {
         Some(GRACE)
     }
 
-    /// The addresses that `gcloud run jobs execute` prints.
     fn links(&self, task: &TaskRef) -> TaskLinks {
-        let Some((_, execution)) = task.id.rsplit_once('/').filter(|_| self.is_ours(task)) else {
-            return TaskLinks::default();
-        };
-        let CloudRunOptions { project, location, .. } = &self.options;
-        let [project, location, execution] = [project.as_str(), location.as_str(), execution].map(encoded);
-        let page = |tab| {
-            format!(
-                "https://console.cloud.google.com/run/jobs/executions/details/{location}/{execution}/{tab}?project={project}"
-            )
-        };
-        TaskLinks { task_url: Some(page("tasks")), log_url: Some(page("logs")) }
+        if self.is_ours(task) { links::of(&task.id, &self.options) } else { TaskLinks::default() }
     }
 }
 

@@ -6,6 +6,8 @@
 //! the start closes standard input for good, so a container that was created and never started is replaced by the next launch.
 
 mod api;
+mod container;
+mod daemon;
 mod options;
 
 use std::collections::HashMap;
@@ -13,85 +15,49 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bollard::errors::Error;
-use bollard::models::{ContainerCreateBody, ContainerStateStatusEnum, HostConfig};
+use bollard::models::ContainerStateStatusEnum;
 use bollard::query_parameters::{
     AttachContainerOptions, CreateContainerOptions, CreateImageOptions, InspectContainerOptions, KillContainerOptions,
-    ListContainersOptions, LogsOptions, RemoveContainerOptions, StartContainerOptions,
+    ListContainersOptions, RemoveContainerOptions, StartContainerOptions,
 };
-use bollard::{API_DEFAULT_VERSION, Docker};
 use futures_util::TryStreamExt;
 use spillway_cost::Platform;
 use spillway_process::chain;
 use tokio::io::AsyncWriteExt;
-use tokio::sync::OnceCell;
 use tracing::{debug, warn};
 
-use self::api::{NOT_STARTED, limits, refusal, refusal_of_one, status, task_status};
+use self::api::{NOT_STARTED, refusal, refusal_of_one, status, task_status};
+use self::daemon::DockerDaemon;
 pub use self::options::DockerOptions;
-use crate::exit::TaskExit;
 use crate::labels;
 use crate::launcher::{
     LaunchError, LaunchOrder, Launcher, OwnedTask, StopMode, StopOutcome, TaskLog, TaskRef, TaskStatus,
 };
 use crate::memory::Memory;
 
-/// Timeout of a request to the daemon, seconds.
-const ANSWER_S: u64 = 30;
 /// How long the runner may leave its standard input unread.
 const HANDOVER_TIMEOUT: Duration = Duration::from_secs(10);
-/// Of a container's log, so many lines from its end are read.
-const LOG_LINES: &str = "200";
 /// Containers that have ended and are older than this, ms, are removed when tasks are listed.
 const KEPT_MS: i64 = 10 * 60 * 1000;
 
 /// One target on a machine with Docker.
 pub struct DockerLauncher {
     options: DockerOptions,
-    /// Connected at the first call, with the API version negotiated.
-    docker: OnceCell<Docker>,
-    daemon: OnceCell<Daemon>,
+    daemon: DockerDaemon,
     memory: Memory,
     /// Held while a container is created and started, so that a second launch finds it started.
     starting: tokio::sync::Mutex<()>,
 }
 
-struct Daemon {
-    /// Containers of another daemon cannot be seen from here.
-    id: String,
-    /// Cores of its machine; it refuses a container that asks for more.
-    cores: Option<u32>,
-}
-
 impl DockerLauncher {
     /// Makes no request.
     pub fn new(options: DockerOptions) -> Self {
-        Self {
-            options,
-            docker: OnceCell::new(),
-            daemon: OnceCell::new(),
-            memory: Memory::default(),
-            starting: tokio::sync::Mutex::default(),
-        }
-    }
-
-    async fn docker(&self) -> Result<&Docker, Error> {
-        let connect = || async {
-            Docker::connect_with_unix(&self.options.socket, ANSWER_S, API_DEFAULT_VERSION)?.negotiate_version().await
-        };
-        self.docker.get_or_try_init(connect).await
-    }
-
-    async fn daemon(&self) -> Result<&Daemon, Error> {
-        let ask = || async {
-            let info = self.docker().await?.info().await?;
-            let cores = info.ncpu.and_then(|cores| u32::try_from(cores).ok()).filter(|cores| *cores > 0);
-            Ok(Daemon { id: info.id.unwrap_or_default(), cores })
-        };
-        self.daemon.get_or_try_init(ask).await
+        let daemon = DockerDaemon::new(options.socket.clone());
+        Self { options, daemon, memory: Memory::default(), starting: tokio::sync::Mutex::default() }
     }
 
     async fn task(&self, container: &str) -> Result<TaskRef, Error> {
-        Ok(TaskRef { launcher: self.options.name.clone(), id: format!("{}/{container}", self.daemon().await?.id) })
+        Ok(TaskRef { launcher: self.options.name.clone(), id: format!("{}/{container}", self.daemon.info().await?.id) })
     }
 
     /// Id of a container of this daemon; `None`: the task is another launcher's. An error: the daemon does not answer.
@@ -99,53 +65,12 @@ impl DockerLauncher {
         let Some((daemon, container)) = task.id.rsplit_once('/').filter(|_| task.launcher == self.options.name) else {
             return Ok(None);
         };
-        Ok((daemon == self.daemon().await?.id).then_some(container))
-    }
-
-    /// The image that the order needs.
-    fn image(&self, order: &LaunchOrder) -> &str {
-        let page = self.options.page_image.as_deref().filter(|_| order.page);
-        page.unwrap_or(&self.options.image)
-    }
-
-    fn body(&self, order: &LaunchOrder, cores: Option<u32>) -> ContainerCreateBody {
-        let options = &self.options;
-        let open = options.environment.iter().map(|(name, value)| format!("{name}={value}"));
-        let names = order.environment(&options.stack).into_iter().map(|(name, value)| format!("{name}={value}"));
-        let labels: HashMap<String, String> = labels::of(order, &options.stack).into_iter().collect();
-        let (security_opt, shm_size) = limits(order.page);
-        let host = HostConfig {
-            memory: Some(i64::from(order.shape.memory_mib) << 20),
-            // Without it the kernel swaps before it kills.
-            memory_swap: Some(i64::from(order.shape.memory_mib) << 20),
-            nano_cpus: Some(i64::from(given(order, cores)) * 1_000_000),
-            init: Some(true),
-            network_mode: options.network.clone(),
-            binds: Some(options.volumes.clone()),
-            readonly_rootfs: Some(options.read_only),
-            tmpfs: (options.read_only).then(|| HashMap::from([("/tmp".to_owned(), "exec".to_owned())])),
-            cap_drop: Some(vec!["ALL".to_owned()]),
-            security_opt: Some(security_opt),
-            shm_size,
-            ..HostConfig::default()
-        };
-        ContainerCreateBody {
-            image: Some(self.image(order).to_owned()),
-            env: Some(open.chain(names).collect()),
-            labels: Some(labels),
-            user: options.user.clone(),
-            attach_stdin: Some(true),
-            open_stdin: Some(true),
-            // Detaching closes it for the program too.
-            stdin_once: Some(true),
-            host_config: Some(host),
-            ..ContainerCreateBody::default()
-        }
+        Ok((daemon == self.daemon.info().await?.id).then_some(container))
     }
 
     async fn pull(&self, image: &str) -> Result<(), LaunchError> {
         let asked = CreateImageOptions { from_image: Some(image.to_owned()), ..CreateImageOptions::default() };
-        let docker = self.docker().await.map_err(refusal)?;
+        let docker = self.daemon.docker().await.map_err(refusal)?;
         let pulled = docker.create_image(Some(asked), None, None).try_collect::<Vec<_>>().await;
         pulled.map(|_| ()).map_err(|error| LaunchError::Misconfigured {
             message: format!("the image {image} could not be pulled"),
@@ -156,8 +81,8 @@ impl DockerLauncher {
     /// Creates the container and returns its id, or that of an earlier call.
     async fn create(&self, order: &LaunchOrder) -> Result<String, LaunchError> {
         let name = format!("spillway-{}-{}", order.egress_id, order.attempt);
-        let docker = self.docker().await.map_err(refusal)?;
-        let body = self.body(order, self.daemon().await.map_err(refusal)?.cores);
+        let docker = self.daemon.docker().await.map_err(refusal)?;
+        let body = container::body(&self.options, order, self.daemon.info().await.map_err(refusal)?.cores);
         let (mut pulled, mut replaced) = (false, false);
         loop {
             let named = CreateContainerOptions { name: Some(name.clone()), ..CreateContainerOptions::default() };
@@ -176,7 +101,7 @@ impl DockerLauncher {
                         None => replaced = true,
                     },
                     Some(404) if !pulled => {
-                        self.pull(self.image(order)).await?;
+                        self.pull(container::image(&self.options, order)).await?;
                         pulled = true;
                     }
                     _ => return Err(refusal(error)),
@@ -187,7 +112,7 @@ impl DockerLauncher {
 
     /// Id of the container of this name, if it was ever started; otherwise it is removed.
     async fn made_before(&self, name: &str) -> Result<Option<String>, LaunchError> {
-        let docker = self.docker().await.map_err(refusal)?;
+        let docker = self.daemon.docker().await.map_err(refusal)?;
         let there = docker.inspect_container(name, None::<InspectContainerOptions>).await.map_err(refusal_of_one)?;
         let state = there.state.unwrap_or_default();
         if task_status(&state, None) != TaskStatus::Starting(NOT_STARTED.to_owned()) {
@@ -201,7 +126,7 @@ impl DockerLauncher {
 
     /// Starts a container and hands over its orders; does nothing to one that was started before.
     async fn start(&self, container: &str, order: &LaunchOrder) -> Result<(), LaunchError> {
-        let docker = self.docker().await.map_err(refusal)?;
+        let docker = self.daemon.docker().await.map_err(refusal)?;
         let there = docker.inspect_container(container, None::<InspectContainerOptions>).await;
         let there = there.map_err(refusal_of_one)?;
         if there.state.and_then(|state| state.status) != Some(ContainerStateStatusEnum::CREATED) {
@@ -210,7 +135,7 @@ impl DockerLauncher {
         let stdin = AttachContainerOptions { stdin: true, stream: true, ..AttachContainerOptions::default() };
         let mut attached = docker.attach_container(container, Some(stdin)).await.map_err(refusal_of_one)?;
         if let Err(error) = docker.start_container(container, None::<StartContainerOptions>).await
-            && !self.runs(container).await
+            && !self.daemon.runs(container).await
         {
             return Err(refusal_of_one(error));
         }
@@ -232,40 +157,6 @@ impl DockerLauncher {
         }
         Ok(())
     }
-
-    async fn last_lines(&self, container: &str) -> Result<String, Error> {
-        let asked = LogsOptions { stdout: true, stderr: true, tail: LOG_LINES.to_owned(), ..LogsOptions::default() };
-        let parts: Vec<_> = self.docker().await?.logs(container, Some(asked)).try_collect().await?;
-        Ok(parts.iter().map(ToString::to_string).collect())
-    }
-
-    /// Whether a container runs although its start failed or the answer was lost: then it waits for its orders.
-    async fn runs(&self, container: &str) -> bool {
-        matches!(self.seen(container).await, Ok(TaskStatus::Alive))
-    }
-
-    async fn seen(&self, container: &str) -> Result<TaskStatus, Error> {
-        match self.docker().await?.inspect_container(container, None::<InspectContainerOptions>).await {
-            Ok(there) => {
-                let limit = there.host_config.and_then(|host| host.memory).filter(|bytes| *bytes > 0);
-                let limit_mib = limit.and_then(|bytes| u32::try_from(bytes >> 20).ok());
-                Ok(task_status(&there.state.unwrap_or_default(), limit_mib))
-            }
-            // It was removed, by an operator or by Docker's cleanup.
-            Err(error) if status(&error) == Some(404) => Ok(TaskStatus::Gone(TaskExit::Unknown.into())),
-            Err(error) => Err(error),
-        }
-    }
-}
-
-/// Thousandths of a core: those of the order, at most all of the machine. A recording that needs more falls behind, and
-/// there is no other machine on this target.
-fn given(order: &LaunchOrder, cores: Option<u32>) -> u32 {
-    let (wanted, max) = (order.shape.cpu_milli, cores.map_or(u32::MAX, |cores| cores.saturating_mul(1000)));
-    if wanted > max {
-        warn!(egress_id = %order.egress_id, wanted, max, "container gets all cores of the machine, which are fewer than it needs");
-    }
-    wanted.min(max)
 }
 
 #[async_trait]
@@ -287,7 +178,7 @@ impl Launcher for DockerLauncher {
             Ok(None) => return TaskStatus::Unknown("not a container of this Docker".to_owned()),
             Err(error) => return TaskStatus::Unknown(format!("Docker did not answer: {}", chain(&error))),
         };
-        match self.seen(container).await {
+        match self.daemon.seen(container).await {
             Ok(TaskStatus::Gone(exit_report)) => TaskStatus::Gone(exit_report.ended_by(self.memory.ended(container))),
             Ok(seen) => seen,
             Err(error) => TaskStatus::Unknown(format!("Docker did not answer: {}", chain(&error))),
@@ -297,8 +188,8 @@ impl Launcher for DockerLauncher {
     /// Signals, not `docker stop`: that would wait, and kill after a time.
     async fn end(&self, task: &TaskRef, how: StopMode) -> StopOutcome {
         let Ok(Some(container)) = self.ours(task).await else { return StopOutcome::OutOfReach };
-        let Ok(docker) = self.docker().await else { return StopOutcome::OutOfReach };
-        match self.seen(container).await {
+        let Ok(docker) = self.daemon.docker().await else { return StopOutcome::OutOfReach };
+        match self.daemon.seen(container).await {
             Ok(TaskStatus::Gone(_)) => return StopOutcome::AlreadyGone,
             Ok(TaskStatus::Starting(_)) => {
                 // Never started: there is nothing to signal.
@@ -328,7 +219,7 @@ impl Launcher for DockerLauncher {
 
     async fn log(&self, task: &TaskRef) -> TaskLog {
         let Ok(Some(container)) = self.ours(task).await else { return TaskLog::At("another Docker".to_owned()) };
-        match self.last_lines(container).await {
+        match self.daemon.last_lines(container).await {
             Ok(lines) => TaskLog::Tail(lines),
             Err(error) => {
                 debug!(error = %chain(&error), "log of a container not read");
@@ -339,7 +230,7 @@ impl Launcher for DockerLauncher {
 
     async fn discard(&self, task: &TaskRef) -> StopOutcome {
         let Ok(Some(container)) = self.ours(task).await else { return StopOutcome::OutOfReach };
-        let Ok(docker) = self.docker().await else { return StopOutcome::OutOfReach };
+        let Ok(docker) = self.daemon.docker().await else { return StopOutcome::OutOfReach };
         let force = RemoveContainerOptions { force: true, ..RemoveContainerOptions::default() };
         match docker.remove_container(container, Some(force)).await {
             Ok(()) => StopOutcome::Requested,
@@ -352,7 +243,7 @@ impl Launcher for DockerLauncher {
     }
 
     async fn check(&self) -> Result<(), LaunchError> {
-        self.daemon().await.map(drop).map_err(refusal)
+        self.daemon.info().await.map(drop).map_err(refusal)
     }
 
     /// Also removes containers that ended a while ago.
@@ -360,7 +251,7 @@ impl Launcher for DockerLauncher {
         let filters = HashMap::from([("label".to_owned(), vec![format!("stack={}", self.options.stack)])]);
         let asked = ListContainersOptions { all: true, filters: Some(filters), ..ListContainersOptions::default() };
         let mut owned = Vec::new();
-        let docker = self.docker().await.map_err(refusal)?;
+        let docker = self.daemon.docker().await.map_err(refusal)?;
         for container in docker.list_containers(Some(asked)).await.map_err(refusal)? {
             let labels = container.labels.unwrap_or_default();
             let label = |name: &str| labels.get(name).map(String::as_str);
@@ -370,7 +261,7 @@ impl Launcher for DockerLauncher {
                 continue;
             };
             let started_ms = container.created.map(|seconds| seconds * 1000);
-            match self.seen(&id).await.map_err(refusal)? {
+            match self.daemon.seen(&id).await.map_err(refusal)? {
                 TaskStatus::Gone(_) => {
                     let old = started_ms.is_some_and(|at| unix_ms() - at > KEPT_MS);
                     if old && let Err(error) = docker.remove_container(&id, None::<RemoveContainerOptions>).await {

@@ -1,4 +1,5 @@
-//! Pages of a Fargate task in the AWS console. Pure. The addresses are those that the console itself shows.
+//! Pages of a Fargate task in the AWS console, and where its log is. Pure. The addresses are those that the console itself
+//! shows.
 
 use super::options::EcsOptions;
 use crate::links::{TaskLinks, encoded};
@@ -19,13 +20,30 @@ pub(super) fn of(arn: &str, options: &EcsOptions) -> Option<TaskLinks> {
     let task = format!("{console}/ecs/v2/clusters/{}/tasks/{}", encoded(cluster), encoded(id));
     let log = match &options.log_group {
         Some(group) => {
-            let stream = format!("{}/{}/{id}", options.log_stream_prefix, options.container);
-            let [group, stream] = [group, &stream].map(|part| in_fragment(part));
+            let [group, stream] = [group, &stream(id, options)].map(|part| in_fragment(part));
             format!("{console}/cloudwatch/home?region={region}#logsV2:log-groups/log-group/{group}/log-events/{stream}")
         }
         None => format!("{task}/logs?region={region}"),
     };
     Some(TaskLinks { task_url: Some(format!("{task}/configuration?region={region}")), log_url: Some(log) })
+}
+
+/// Where people find a task's log. Without its log group in the options only the task definition names it, which our identity
+/// need not be able to read.
+pub(super) fn log_of(arn: &str, options: &EcsOptions) -> String {
+    let id = arn.rsplit('/').next().unwrap_or_default();
+    let EcsOptions { task_definition, container, .. } = options;
+    match &options.log_group {
+        Some(group) => format!("CloudWatch, the log group {group}, the stream {}", stream(id, options)),
+        None => format!(
+            "CloudWatch, the log group of task definition {task_definition}, the stream that ends in {container}/{id}"
+        ),
+    }
+}
+
+/// Of the log driver `awslogs`.
+fn stream(id: &str, options: &EcsOptions) -> String {
+    format!("{}/{}/{id}", options.log_stream_prefix, options.container)
 }
 
 /// CloudWatch's page reads its fragment with `$` for `%`, and decodes it twice.
@@ -51,6 +69,10 @@ mod tests {
             links.log_url.unwrap(),
             "https://eu-central-1.console.aws.amazon.com/cloudwatch/home?region=eu-central-1#logsV2:log-groups/log-group/\
              $252Fspillway$252Fprod$252Frunner/log-events/runner$252Frunner$252F0f9d"
+        );
+        assert_eq!(
+            log_of(ARN, &options),
+            "CloudWatch, the log group /spillway/prod/runner, the stream runner/runner/0f9d"
         );
         let log = of(ARN, &EcsOptions::default()).unwrap().log_url.unwrap();
         assert!(log.ends_with("/clusters/egress/tasks/0f9d/logs?region=eu-central-1"), "{log}");

@@ -1,9 +1,10 @@
 //! A Fargate task for each egress: RunTask with a client token, so that ECS itself starts no task twice. Everything runs in the
 //! caller's task.
 //!
-//! One task definition serves all sizes, and a second one web pages: CPU, memory and disk are overrides. Terraform creates it, with the image, the log
-//! driver, `stopTimeout` 120 and the runner's secrets from the secret store (`secrets`; the names are in the runner's module
-//! `container`). ARM64 needs another task definition and spot a capacity provider: each is a launcher of its own.
+//! One task definition serves all sizes, and a second one web pages: CPU, memory and disk are overrides. Terraform creates it,
+//! with the image, the log driver, `stopTimeout` 120 and the runner's secrets from the secret store (`secrets`; the names are in
+//! the runner's module `container`). ARM64 needs another task definition and spot a capacity provider: each is a launcher of its
+//! own.
 
 mod api;
 pub mod event;
@@ -287,13 +288,8 @@ impl Launcher for EcsLauncher {
         }
     }
 
-    /// The log group is named in the task definition, which this identity need not be able to read.
     async fn log(&self, task: &TaskRef) -> TaskLog {
-        let id = task.id.rsplit('/').next().unwrap_or_default();
-        let (definition, container) = (&self.options.task_definition, &self.options.container);
-        TaskLog::At(format!(
-            "CloudWatch, the log group of task definition {definition}, the stream that ends in {container}/{id}"
-        ))
+        TaskLog::At(links::log_of(&task.id, &self.options))
     }
 
     async fn tasks(&self) -> Result<Vec<OwnedTask>, LaunchError> {
