@@ -8,7 +8,7 @@ use std::time::Duration;
 use spillway_bus::{
     Bus, ClaimToken, Heartbeat, Heartbeats, Installation, ProbeCause, ProbeLine, ProbeReports, Tickets,
 };
-use spillway_launchers::{LaunchOrder, Launcher, RunMode, TaskRef, TaskStatus};
+use spillway_launchers::{LaunchOrder, Launcher, RunMode, TaskLinks, TaskRef, TaskStatus};
 use spillway_process::chain;
 use spillway_protocol::ids::EgressId;
 use tokio::time::{Instant, sleep, timeout};
@@ -189,7 +189,11 @@ impl ProbeRun<'_> {
         let launched = launch::launch(&*launcher, &order).await;
         let task = match launched {
             Ok(task) => {
-                info!(probe = %id, target = %target.name, %task, "probe launched; no egress, billed to nobody");
+                let TaskLinks { task_url, log_url } = launcher.links(&task);
+                info!(
+                    probe = %id, target = %target.name, %task, task_url, log_url,
+                    "probe launched; no egress, billed to nobody"
+                );
                 let line = ProbeLine::passed("launch", format!("accepted, task {}", task.id));
                 self.found(line.took(began.elapsed()));
                 let started = StartedTask { launcher, task: task.clone(), launched: began, max };
