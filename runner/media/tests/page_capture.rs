@@ -6,6 +6,7 @@ use std::ops::Range;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
@@ -25,6 +26,12 @@ const HEIGHT: u32 = 720;
 const PERIOD: Duration = Duration::from_nanos(33_333_333);
 /// BT.709, limited range.
 const RED: [u8; 3] = [63, 102, 240];
+
+/// Each paints or plays in real time: beside another one on two cores pictures are late.
+fn alone() -> MutexGuard<'static, ()> {
+    static ALONE: Mutex<()> = Mutex::new(());
+    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 fn display(folder: &TempDir, width: u32, height: u32) -> (Display, Receiver<PageFrame>) {
     let options = DisplayOptions { width, height, fps: 30, folder: folder.path().to_owned() };
@@ -122,6 +129,7 @@ fn until_quiet(frames: &Receiver<PageFrame>, quiet: Duration) -> Vec<PageFrame> 
 
 #[test]
 fn every_picture_of_a_page_is_a_frame_near_its_time() {
+    let _alone = alone();
     let folder = TempDir::new().unwrap();
     let (mut display, frames) = display(&folder, WIDTH, HEIGHT);
     let first = frames.recv_timeout(Duration::from_secs(1)).unwrap();
@@ -171,6 +179,7 @@ fn every_picture_of_a_page_is_a_frame_near_its_time() {
 
 #[test]
 fn of_many_pictures_the_newest_ones_are_shown() {
+    let _alone = alone();
     let folder = TempDir::new().unwrap();
     let (display, frames) = display(&folder, 640, 360);
     let painter = Painter::new(display.address(), 640, 360);
@@ -193,6 +202,7 @@ fn of_many_pictures_the_newest_ones_are_shown() {
 
 #[test]
 fn what_is_not_taken_is_left_out_and_painted_later() {
+    let _alone = alone();
     let folder = TempDir::new().unwrap();
     let (display, frames) = display(&folder, 320, 240);
     let painter = Painter::new(display.address(), 320, 240);
@@ -218,6 +228,7 @@ fn what_is_not_taken_is_left_out_and_painted_later() {
 
 #[test]
 fn the_refresh_rate_is_the_outputs_and_may_change() {
+    let _alone = alone();
     let folder = TempDir::new().unwrap();
     let (display, _frames) = display(&folder, 854, 480);
     let painter = Painter::new(display.address(), 854, 480);
@@ -231,6 +242,7 @@ fn the_refresh_rate_is_the_outputs_and_may_change() {
 
 #[test]
 fn a_display_that_dies_is_seen_within_a_second() {
+    let _alone = alone();
     let folder = TempDir::new().unwrap();
     let (mut display, frames) = display(&folder, 640, 360);
     until_quiet(&frames, Duration::from_millis(100));
@@ -248,6 +260,7 @@ fn a_display_that_dies_is_seen_within_a_second() {
 
 #[test]
 fn a_display_that_cannot_be_is_refused() {
+    let _alone = alone();
     let folder = TempDir::new().unwrap();
     for (width, height, fps) in [(0, 720, 30), (1281, 720, 30), (1280, 40_000, 30), (1280, 720, 0)] {
         let options = DisplayOptions { width, height, fps, folder: folder.path().to_owned() };
@@ -339,6 +352,7 @@ fn side(blocks: &[PageSamples], side: usize) -> (Vec<f32>, Range<usize>) {
 
 #[test]
 fn sound_is_heard_whole_at_its_time() {
+    let _alone = alone();
     let folder = TempDir::new().unwrap();
     let (server, blocks) = sound(&folder);
     let played = samples(2.0, true);
@@ -365,6 +379,7 @@ fn sound_is_heard_whole_at_its_time() {
 
 #[test]
 fn several_players_are_mixed_and_a_stopped_one_loses_nothing() {
+    let _alone = alone();
     let folder = TempDir::new().unwrap();
     let (server, blocks) = sound(&folder);
     let (left, right) = (samples(2.0, true), samples(2.5, false));
@@ -391,6 +406,7 @@ fn several_players_are_mixed_and_a_stopped_one_loses_nothing() {
 
 #[test]
 fn silence_comes_in_time_and_no_file_is_left() {
+    let _alone = alone();
     let folder = TempDir::new().unwrap();
     let (server, blocks) = sound(&folder);
     let mut delays = Vec::new();
