@@ -59,6 +59,9 @@ struct RunnerArgs {
     /// Gives up when nothing could be recorded for so many seconds.
     #[arg(long, value_name = "SECONDS")]
     start_timeout: Option<u64>,
+    /// How often within an hour another media process takes the place of one that died; 0: its death is the end.
+    #[arg(long, value_name = "NUMBER")]
+    media_restarts: Option<u32>,
     /// The media program; without it, `spillway-media` beside this one.
     #[arg(long, env = media::PROGRAM_VARIABLE, value_name = "PROGRAM")]
     media: Option<PathBuf>,
@@ -128,11 +131,13 @@ fn run_request(arguments: RunnerArgs) -> anyhow::Result<ExitCode> {
         token: secret("LIVEKIT_TOKEN"),
     };
     let limits = LimitRules::lasting(arguments.max_duration.map(|s| s * 1_000_000_000));
+    let usual = Settings::default();
     let settings = Settings {
+        media_restarts: arguments.media_restarts.unwrap_or(usual.media_restarts),
         local_root: arguments.local_root,
         start_timeout_ms: arguments.start_timeout.map_or(0, |s| s * 1000),
         guard: GuardRules { allow: arguments.allow_host },
-        ..Settings::default()
+        ..usual
     };
     let file = arguments.request.context("no request")?;
     let shot = oneshot::prepare(oneshot::read(&file)?, &access, limits)?;

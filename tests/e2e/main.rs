@@ -30,6 +30,7 @@ mod mistakes;
 mod guard;
 mod page_guard;
 mod faults;
+mod resume;
 mod uploads;
 mod clouds;
 mod lambda;
@@ -83,6 +84,7 @@ fn main() -> ExitCode {
         networks::cases(),
         template::cases(),
         faults::cases(),
+        resume::cases(),
         uploads::cases(),
         clouds::cases(),
         lambda::cases(),

@@ -74,6 +74,8 @@ pub struct Config {
     /// Missing heartbeats for this long end a task that its platform reports as running. Minutes, because only the
     /// task's connection to Redis may be down.
     pub heartbeat_timeout: Duration,
+    /// A recording whose media process or task dies goes on in another one, where the target is of a kind for that.
+    pub resume: bool,
     /// Address of `/healthz`, `/readyz` and `/metrics`; `None`: not served.
     pub health: Option<SocketAddr>,
     /// Whose pushed events are accepted on the health port; `None`: from any account, since an event is only a hint.
@@ -125,6 +127,7 @@ impl Default for Config {
             queue_deadline: Duration::from_secs(60),
             start_deadline: Duration::from_secs(60),
             heartbeat_timeout: Duration::from_secs(5 * 60),
+            resume: true,
             health: None,
             push: None,
             drain: Duration::from_secs(30),

@@ -24,8 +24,8 @@ mod ts_tail;
 pub use file::{SealTracker, SpoolError, SpoolFile, WriteProgress};
 pub use file_id::FileId;
 pub use messages::{
-    FlagValue, MediaCommand, MediaEndReason, MediaEvent, MediaSettings, PageSettings, Quality, StartCommand, StreamLag,
-    StreamSettings, StreamStart, StreamState, TrackFacts,
+    FlagValue, MediaCommand, MediaEndReason, MediaEvent, MediaSettings, PageSettings, Quality, ResumePoint,
+    StartCommand, StreamLag, StreamSettings, StreamStart, StreamState, TrackFacts,
 };
 pub use reader::{BaseDataOffset, Origin, SpoolReader};
 pub use ts_tail::TsTail;

@@ -2,13 +2,14 @@
 //! carries out the effects of the last two. One task; what may block (disks, stores) runs beside it or after the media
 //! process has ended. It decides nothing about phases and outcomes.
 //!
-//! `placing` begins with the opened outputs and makes the files that the media process asks for; `streams` carries out what the
-//! streams decide.
+//! `placing` begins with the opened outputs and makes the files that the media process asks for; `restarting` puts another media
+//! process in the place of one that died; `streams` carries out what the streams decide.
 
 mod placing;
+mod restarting;
 mod streams;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -26,6 +27,7 @@ use tracing::{info, warn};
 
 use super::files::SessionFiles;
 use super::finalize::{RecordedOutputs, SessionEnd, end_recording};
+use super::gaps::RecordingGaps;
 use super::images::SessionImages;
 use super::machine::{OpenOutputs, Session, SessionEffect, SessionRules};
 use super::media::{MediaProcess, MediaUpdate};
@@ -118,6 +120,10 @@ pub async fn drive(
         streams,
         placing: JoinSet::new(),
         unmade: BTreeMap::new(),
+        gaps: RecordingGaps::default(),
+        process_started_at: None,
+        media_ns: 0,
+        media_before_ns: 0,
         media_ended: false,
     };
     let mut ticks = tokio::time::interval(TICK);
@@ -167,8 +173,11 @@ pub async fn drive(
             driver.opened(opened);
         }
     }
-    let Driver { job, reporter, files, segments, images, sheets, media_ended, .. } = driver;
-    let outputs = RecordedOutputs { files, segments, images, sheets };
+    let Driver { job, reporter, files, segments, images, sheets, mut gaps, media_ended, .. } = driver;
+    if let Some(message) = gaps.recording_ended(job.clock.unix_ns()) {
+        reporter.report(Fact::Noted(message));
+    }
+    let outputs = RecordedOutputs { files, segments, images, sheets, gaps };
     end_recording(&job.plan, reporter, outputs, outcome, (media, media_ended), inbox).await
 }
 
@@ -191,6 +200,13 @@ struct Driver<'a> {
     placing: JoinSet<Placed>,
     /// By output: a file that the media process waits for and that could not be made, and why.
     unmade: BTreeMap<u32, (u32, String)>,
+    /// In which nothing was recorded.
+    gaps: RecordingGaps,
+    /// Unix nanoseconds of the first instant that this media process has recorded.
+    process_started_at: Option<i64>,
+    /// Media that it has written so far, and those before it, nanoseconds.
+    media_ns: u64,
+    media_before_ns: u64,
     /// The media process has sent `Ended`: its files are closed.
     media_ended: bool,
 }
@@ -218,7 +234,7 @@ impl Driver<'_> {
                 let named = self.segments.on_media_event(&media_event, &self.job.plan, now)
                     | self.images.on_media_event(&media_event, &self.job.plan, now);
                 // With the first media, `Active` says so.
-                if named && !matches!(media_event, MediaEvent::Started { .. }) {
+                if named && (self.media_before_ns > 0 || !matches!(media_event, MediaEvent::Started { .. })) {
                     self.report_opened();
                 }
                 self.on_media_event(&media_event, media).await.unwrap_or(SessionEvent::Media(media_event))
@@ -262,14 +278,23 @@ impl Driver<'_> {
                 }
                 self.reporter.report(Fact::Joined { room_id: room_id.clone(), room_name: room_name.clone() });
             }
+            MediaEvent::Token { token } => self.job.token = token.clone(),
+            MediaEvent::Started { at, .. } => {
+                self.process_started_at = Some(*at);
+                if let Some(message) = self.gaps.end(*at) {
+                    self.reporter.report(Fact::Noted(message));
+                }
+            }
             MediaEvent::Alive { media_ns, lag_ms, streams, .. } => {
+                self.media_ns = *media_ns;
                 let files = self.files.progress_facts();
                 for fact in files.into_iter().chain(self.segments.progress_facts()).chain(self.images.progress_facts())
                 {
                     self.reporter.report(fact);
                 }
                 let streams = streams.iter().map(|stream| (stream.id, stream.lag_ms)).collect();
-                self.reporter.progress(*media_ns, *lag_ms, FilesProgress { streams, ..self.progress() });
+                let media_ns = self.media_before_ns.saturating_add(*media_ns);
+                self.reporter.progress(media_ns, *lag_ms, FilesProgress { streams, ..self.progress() });
             }
             MediaEvent::Wrote { .. } if self.files.started() => self.report_opened(),
             MediaEvent::Closed { quality, .. }
@@ -292,7 +317,8 @@ impl Driver<'_> {
 
     /// Lets the machine decide, and carries out its effects.
     async fn decide(&mut self, event: SessionEvent, media: &mut MediaProcess) -> NextStep {
-        for effect in self.session.on(event, Instant::now()) {
+        let mut effects = VecDeque::from(self.session.on(event, Instant::now()));
+        while let Some(effect) = effects.pop_front() {
             match effect {
                 SessionEffect::StopMedia => {
                     self.streams.ending();
@@ -304,6 +330,11 @@ impl Driver<'_> {
                         None => MediaCommand::CloseOutput { output },
                     };
                     media.send(&command).await;
+                }
+                SessionEffect::RestartMedia(why) => {
+                    if let Err(message) = self.restart(&why, media).await {
+                        effects.extend(self.session.not_restarted(message));
+                    }
                 }
                 SessionEffect::Report(fact) => self.report(fact),
                 SessionEffect::Finish(outcome) => return NextStep::Finish(outcome),

@@ -29,14 +29,18 @@ pub struct SessionFiles {
     /// Outputs that end in a store; `None`: the stores are still being tried.
     pub outputs: Option<PreparedOutputs>,
     checkpoint_writer: CheckpointWriter,
-    /// Unix nanoseconds of the first recorded instant.
+    /// Unix nanoseconds of the first instant that the media process has recorded which writes now.
     started_at: Option<i64>,
+    /// Something was recorded, by it or by one before it.
+    started: bool,
+    /// Media processes before it.
+    process: u32,
 }
 
 impl SessionFiles {
     /// No file is open yet.
     pub fn new(checkpoint_writer: CheckpointWriter) -> Self {
-        Self { files: vec![], outputs: None, checkpoint_writer, started_at: None }
+        Self { files: vec![], outputs: None, checkpoint_writer, started_at: None, started: false, process: 0 }
     }
 
     /// A file was made on this machine's disk; it stays. Answers its identity.
@@ -69,14 +73,19 @@ impl SessionFiles {
     }
 
     fn opened(&mut self, number: FileNumber, output_path: OutputPath, track: TrackFacts, target: FileTarget) {
-        let before = self.files.iter().filter(|file| file.number.output == number.output);
-        let follows_at = before.filter_map(SessionFile::sealed_at).max();
+        let before = || self.files.iter().filter(|file| file.number.output == number.output);
+        // After a change of codec it begins where that ended; behind a dead process there is a gap.
+        let of_process = before().filter(|file| file.process == self.process);
+        let began_at = of_process.filter_map(SessionFile::sealed_at).max().or(self.started_at);
+        let follows = before().next().is_some();
         self.files.push(SessionFile {
             number,
             output_path,
             track,
             target,
-            follows_at,
+            process: self.process,
+            follows,
+            began_at,
             reported: false,
             reported_bytes: 0,
             bytes: 0,
@@ -85,7 +94,7 @@ impl SessionFiles {
             quality: None,
             state: FileState::Recording,
         });
-        if let Some(at) = follows_at.or(self.started_at) {
+        if let Some(at) = began_at {
             self.checkpoint_writer.update(number.file, |checkpoint| checkpoint.started_at = Some(at));
         }
     }
@@ -94,7 +103,11 @@ impl SessionFiles {
     pub fn on_media_event(&mut self, media_event: &MediaEvent) {
         match media_event {
             MediaEvent::Started { at, .. } => {
+                self.started = true;
                 self.started_at = self.started_at.or(Some(*at));
+                for file in self.files.iter_mut().filter(|file| file.process == self.process) {
+                    file.began_at = file.began_at.or(Some(*at));
+                }
                 self.checkpoint_writer.update_all(|checkpoint| {
                     checkpoint.started_at = checkpoint.started_at.or(Some(*at));
                 });
@@ -133,7 +146,54 @@ impl SessionFiles {
 
     /// Something was recorded.
     pub fn started(&self) -> bool {
-        self.started_at.is_some()
+        self.started
+    }
+
+    /// Unix nanoseconds of the last instant that is recorded in a file; `None`: there is no file, or nothing is recorded.
+    pub fn recorded_to(&self) -> Option<i64> {
+        self.files.iter().filter_map(SessionFile::times).map(|(_, to)| to).max()
+    }
+
+    /// Where another media process goes on: by output the number of its first file, and the next number behind those. An
+    /// output of which nothing is kept has its own.
+    pub fn next_numbers(&self, plan: &EgressPlan) -> (BTreeMap<u32, u32>, u32) {
+        let outputs = u32::try_from(plan.outputs.len()).unwrap_or(u32::MAX);
+        let known = self.files.iter().map(|file| file.number.file.saturating_add(1)).max();
+        let mut next = known.unwrap_or_default().max(outputs);
+        let mut first = BTreeMap::new();
+        for output in (0..outputs).filter(|output| self.count_of(*output) > 0) {
+            first.insert(output, next);
+            next = next.saturating_add(1);
+        }
+        (first, next)
+    }
+
+    /// The media process is gone, and another one goes on. A file with media is as it will be, and is stored meanwhile; one
+    /// with less of it than `min_ns`, in which a player may find nothing, is taken away, and its name is free.
+    pub async fn interrupted(&mut self, min_ns: u64) {
+        let mut discarded = vec![];
+        for mut file in std::mem::take(&mut self.files) {
+            if file.is_recording() && !file.interrupted(min_ns) {
+                discarded.push(file);
+            } else {
+                self.files.push(file);
+            }
+        }
+        self.process += 1;
+        self.started_at = None;
+        join_all(discarded.iter().filter_map(SessionFile::upload).map(FileUpload::abandon)).await;
+        for file in &discarded {
+            let (number, filename) = (file.number, &file.output_path.filename);
+            self.checkpoint_writer.forget(number.file);
+            if let Some(outputs) = &self.outputs {
+                outputs.names(number.output).give_back(filename);
+            }
+        }
+        let looks: Vec<DiskLook> = discarded.iter().filter_map(SessionFile::removal).collect();
+        let removed = spawn_blocking(move || looks.iter().for_each(|look| drop(look.run())));
+        if let Err(error) = removed.await {
+            warn!(%error, "empty files not removed");
+        }
     }
 
     /// What the EgressInfo does not say yet of files that are being recorded. A file that follows another is one only when
@@ -173,15 +233,14 @@ impl SessionFiles {
     /// The media process is gone or has ended. Times are those of `Closed` where it came, lengths are the disk's; a file in
     /// which nothing was recorded is removed. False: nothing is left.
     pub async fn recording_ended(&mut self) -> bool {
-        let started_at = self.started_at;
-        let looks: Vec<DiskLook> = self.files.iter().map(|file| file.disk_look(started_at)).collect();
+        let looks: Vec<DiskLook> = self.files.iter().map(SessionFile::disk_look).collect();
         let looked = spawn_blocking(move || looks.iter().map(DiskLook::run).collect::<Vec<_>>()).await;
         let looked = looked.unwrap_or_else(|error| {
             warn!(%error, "the disk was not looked at");
             vec![None; self.files.len()]
         });
         for (file, bytes) in self.files.iter_mut().zip(looked) {
-            file.recording_ended(bytes, started_at);
+            file.recording_ended(bytes);
         }
         self.files.iter().any(|file| !matches!(file.state, FileState::Failed))
     }
@@ -228,10 +287,12 @@ impl SessionFiles {
         results
     }
 
-    /// Facts and quality of the first file, for the manifest.
+    /// Facts of the first file and quality of the first that has one, for the manifest: a dead media process has told none.
     pub fn first(&self) -> Option<(&TrackFacts, Option<&Quality>)> {
-        let first = self.files.iter().min_by_key(|file| file.number.index)?;
-        Some((&first.track, first.quality.as_ref()))
+        let mut files: Vec<&SessionFile> = self.files.iter().collect();
+        files.sort_by_key(|file| file.number.index);
+        let quality = files.iter().find_map(|file| file.quality.as_ref());
+        Some((&files.first()?.track, quality))
     }
 
     /// The name of the file that is written, or was written last, for an output.

@@ -14,6 +14,7 @@ use tokio::sync::mpsc;
 use tracing::{info, warn};
 
 use super::files::{SessionFiles, UploadSummary};
+use super::gaps::RecordingGaps;
 use super::images::SessionImages;
 use super::media::MediaProcess;
 use super::segments::SessionSegments;
@@ -40,6 +41,7 @@ pub(super) struct RecordedOutputs {
     pub(super) segments: SessionSegments,
     pub(super) images: SessionImages,
     pub(super) sheets: SessionSheets,
+    pub(super) gaps: RecordingGaps,
 }
 
 /// Ends the media process, which has sent its last event or not, and finishes what it has recorded. `outcome`: `None`, if the
@@ -212,7 +214,7 @@ fn beside(output: u32, results: &[FileResult], segments: &SessionSegments) -> Op
 /// where they are, those of files first. One that cannot be written is logged: the recording itself is whole.
 async fn put_manifests(
     plan: &EgressPlan,
-    RecordedOutputs { files, segments, images, .. }: &RecordedOutputs,
+    RecordedOutputs { files, segments, images, gaps, .. }: &RecordedOutputs,
     (results, sheets): (&[FileResult], &[ManifestSheet]),
     used_backup: bool,
 ) -> Vec<String> {
@@ -245,13 +247,15 @@ async fn put_manifests(
     let (Some((track, quality)), false) = (first, nothing) else {
         return vec![];
     };
-    let content = match results::manifest(plan, track.clone(), quality, results, &playlists, &image_results, sheets) {
-        Ok(content) => content,
-        Err(error) => {
-            warn!(%error, "manifest not written");
-            return vec![];
-        }
-    };
+    let quality = gaps.added_to(quality);
+    let content =
+        match results::manifest(plan, track.clone(), quality.as_ref(), results, &playlists, &image_results, sheets) {
+            Ok(content) => content,
+            Err(error) => {
+                warn!(%error, "manifest not written");
+                return vec![];
+            }
+        };
     let put: Vec<_> =
         beside.into_iter().map(|file| files.put_manifest(file, &plan.egress_id, content.clone())).collect();
     let mut put = join_all(put).await;

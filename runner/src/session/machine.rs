@@ -1,20 +1,25 @@
 //! Phases of a recording as one table: an event and the time come in, effects go out. Pure: it awaits nothing and asks no
 //! clock.
 
+mod open_outputs;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use spillway_ipc::{MediaEndReason, MediaEvent};
-use spillway_plan::{EgressPlan, StreamsOutput};
 use spillway_protocol::Code;
 use spillway_protocol::ledger::{EgressEndReason, Fact, Outcome};
 
+pub use self::open_outputs::OpenOutputs;
 use crate::events::{SessionEvent, StopSource};
-use crate::results::FileNumber;
 
 /// A longer gap between two of our own ticks means that we were away (stopped, starved); events of the
 /// media process from that time may not have been read yet.
 const OWN_SUSPENSION: Duration = Duration::from_secs(2);
+
+/// A media process that was started again before this time is forgotten: a long recording may meet several faults, a crash
+/// loop is over within minutes.
+const RESTART_WINDOW: Duration = Duration::from_secs(3600);
 
 const OTHER_ROOM: &str = "the room had ended before the recorder joined it";
 const EVICTED: &str = "recording ended early: another participant joined the room with the identity of this egress";
@@ -24,7 +29,7 @@ const EVICTED: &str = "recording ended early: another participant joined the roo
 pub struct SessionRules {
     /// Since the runner took the egress. Reaching it is LIMIT_REACHED.
     pub max_duration: Option<Duration>,
-    /// Of each file. Reaching it is LIMIT_REACHED.
+    /// Of all files of an output. Reaching it is LIMIT_REACHED.
     pub max_file_bytes: Option<u64>,
     /// Of all segments of an output. Reaching it is LIMIT_REACHED.
     pub max_segment_bytes: Option<u64>,
@@ -34,6 +39,8 @@ pub struct SessionRules {
     pub hang_after: Duration,
     /// How long the media process may make no progress while it finishes its files.
     pub drain_timeout: Duration,
+    /// How often within an hour another media process takes the place of one that died; 0: its death is the end.
+    pub max_restarts: u32,
 }
 
 /// What the driver has to do.
@@ -43,6 +50,8 @@ pub enum SessionEffect {
     StopMedia,
     /// This output ends, the others go on.
     CloseOutput(u32),
+    /// The media process is gone, or as good as that, for this reason: another one goes on.
+    RestartMedia(String),
     /// Put this into the EgressInfo.
     Report(Fact),
     /// End with this outcome. This or `Leave` comes once, and nothing after it. What was recorded is kept.
@@ -65,38 +74,20 @@ enum SessionPhase {
     Over,
 }
 
-/// Outputs that take what is recorded.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct OpenOutputs {
-    open: BTreeSet<u32>,
-    /// Streams that fail leave the egress well as long as another output is open: each has its own result.
-    streams: Option<u32>,
-    /// Of those that are files: place in the EgressInfo's list of files.
-    files: BTreeMap<u32, usize>,
-}
-
-impl OpenOutputs {
-    /// All outputs of a plan, but for streams of which none is there yet.
-    pub fn of(plan: &EgressPlan) -> Self {
-        let mut open: BTreeSet<u32> = (0..u32::try_from(plan.outputs.len()).unwrap_or(u32::MAX)).collect();
-        let files = open.iter().filter(|output| plan.file(**output).is_some());
-        let files = files.map(|output| (*output, FileNumber::new(plan, *output, *output).index)).collect();
-        let streams = plan.streams();
-        if let Some((output, StreamsOutput { count: 0, .. })) = streams {
-            open.remove(&output);
-        }
-        Self { open, streams: streams.map(|(output, _)| output), files }
-    }
-}
-
 /// State of one recording.
 #[derive(Clone, Debug)]
 pub struct Session {
     rules: SessionRules,
     phase: SessionPhase,
     outputs: OpenOutputs,
+    /// By file: its output, and its bytes.
+    file_bytes: BTreeMap<u32, (u32, u64)>,
     /// Bytes of the whole segments of each HLS output.
     segment_bytes: BTreeMap<u32, u64>,
+    /// When media processes were started in the place of another.
+    restarts: Vec<Instant>,
+    /// Such a process has recorded nothing yet.
+    awaits_media: bool,
     since: Instant,
     last_event_at: Instant,
     ticked_at: Instant,
@@ -111,7 +102,10 @@ impl Session {
             rules,
             phase: SessionPhase::Joining,
             outputs,
+            file_bytes: BTreeMap::new(),
             segment_bytes: BTreeMap::new(),
+            restarts: vec![],
+            awaits_media: false,
             since: now,
             last_event_at: now,
             ticked_at: now,
@@ -120,8 +114,19 @@ impl Session {
     }
 
     /// Timeouts count from now on; what is known of the outputs stays.
-    pub fn restart(&mut self, now: Instant) {
+    pub fn begin(&mut self, now: Instant) {
         (self.since, self.last_event_at, self.ticked_at) = (now, now, now);
+    }
+
+    /// Outputs that take nothing more; `outputs`: how many the plan has. Streams come and go, so theirs is never one.
+    pub fn ended_outputs(&self, outputs: u32) -> BTreeSet<u32> {
+        let ended = |output: &u32| !self.outputs.open.contains(output) && self.outputs.streams != Some(*output);
+        (0..outputs).filter(ended).collect()
+    }
+
+    /// No other media process could be started.
+    pub fn not_restarted(&mut self, message: String) -> Vec<SessionEffect> {
+        if self.is_over() { vec![] } else { self.fail(Code::Internal, message) }
     }
 
     /// `Finish` or `Leave` was answered.
@@ -141,7 +146,7 @@ impl Session {
             }
             SessionEvent::StopAsked(StopSource::Api) => self.stop(EgressEndReason::StopAsked, now),
             SessionEvent::StopAsked(StopSource::Signal) => self.stop(EgressEndReason::Killed, now),
-            SessionEvent::MediaExited(message) => self.fail(Code::Internal, message),
+            SessionEvent::MediaExited(message) => self.media_lost(message, now),
             SessionEvent::CannotWrite(message) => self.fail(Code::InvalidArgument, message),
             SessionEvent::Noted(message) => vec![SessionEffect::Report(Fact::Noted(message))],
             SessionEvent::OutputEnded { output, failure } => self.output_ended(output, failure, now),
@@ -154,7 +159,7 @@ impl Session {
             }
             // What is written by now is all there will be, and may still be stored.
             SessionEvent::OutputFull { .. } => vec![],
-            SessionEvent::WrongRoom if self.phase == SessionPhase::Joining => {
+            SessionEvent::WrongRoom if self.phase == SessionPhase::Joining || self.awaits_media => {
                 let mut effects = vec![SessionEffect::Report(Fact::Noted(OTHER_ROOM.to_owned()))];
                 effects.extend(self.stop(EgressEndReason::SourceClosed, now));
                 effects
@@ -174,6 +179,14 @@ impl Session {
                 self.phase = SessionPhase::Recording;
                 vec![SessionEffect::Report(Fact::Active { started_at: at })]
             }
+            MediaEvent::Started { .. } => {
+                self.awaits_media = false;
+                vec![]
+            }
+            MediaEvent::Opening { file, output, .. } => {
+                self.file_bytes.insert(file, (output.unwrap_or(file), 0));
+                vec![]
+            }
             MediaEvent::Waiting { what } if self.phase == SessionPhase::Joining => {
                 vec![SessionEffect::Report(Fact::Waiting(what))]
             }
@@ -182,10 +195,10 @@ impl Session {
                 self.progress(media_ns, now);
                 vec![]
             }
-            MediaEvent::Wrote { end, media_ns, .. } => {
+            MediaEvent::Wrote { file, end, media_ns, .. } => {
                 self.progress(media_ns, now);
                 match self.rules.max_file_bytes {
-                    Some(max) if end >= max => self.stop(EgressEndReason::Limit, now),
+                    Some(max) if self.wrote(file, end) >= max => self.stop(EgressEndReason::Limit, now),
                     _ => vec![],
                 }
             }
@@ -202,10 +215,9 @@ impl Session {
                 self.output_ended(output, Some((code, message)), now)
             }
             MediaEvent::Ended { why } => self.ended(why),
-            MediaEvent::Started { .. }
-            | MediaEvent::Waiting { .. }
+            MediaEvent::Waiting { .. }
             | MediaEvent::Joined { .. }
-            | MediaEvent::Opening { .. }
+            | MediaEvent::Token { .. }
             | MediaEvent::SegmentOpen { .. }
             | MediaEvent::SegmentWrote { .. }
             | MediaEvent::SegmentsEnded { .. }
@@ -214,6 +226,28 @@ impl Session {
             | MediaEvent::Stream { .. }
             | MediaEvent::Closed { .. } => vec![],
         }
+    }
+
+    /// File `file` has so many bytes now; answers those of all files of its output.
+    fn wrote(&mut self, file: u32, bytes: u64) -> u64 {
+        let known = self.file_bytes.entry(file).or_insert((file, 0));
+        known.1 = bytes;
+        let output = known.0;
+        self.file_bytes.values().filter(|(of, _)| *of == output).map(|(_, bytes)| *bytes).sum()
+    }
+
+    /// The media process is gone, or does not answer: another one goes on, unless it was finishing its files, or too many
+    /// were started already.
+    fn media_lost(&mut self, message: String, now: Instant) -> Vec<SessionEffect> {
+        self.restarts.retain(|at| now.saturating_duration_since(*at) < RESTART_WINDOW);
+        let goes_on = matches!(self.phase, SessionPhase::Joining | SessionPhase::Recording);
+        if !goes_on || self.restarts.len() as u64 >= u64::from(self.rules.max_restarts) {
+            return self.fail(Code::Internal, message);
+        }
+        self.restarts.push(now);
+        self.awaits_media = self.phase == SessionPhase::Recording;
+        self.last_event_at = now;
+        vec![SessionEffect::RestartMedia(message)]
     }
 
     /// A backlog that is being encoded may take long; standing still may not.
@@ -283,7 +317,11 @@ impl Session {
             MediaEndReason::SourceClosed { message } => self.ended_well(EgressEndReason::SourceClosed, message),
             MediaEndReason::Full { message } => self.fail(Code::ResourceExhausted, message),
             MediaEndReason::Evicted => self.fail(Code::AlreadyExists, EVICTED.to_owned()),
-            MediaEndReason::Failed { code, message } => self.fail(Code::parse(&code), message),
+            MediaEndReason::Failed { code, message } => match Code::parse(&code) {
+                // What was recorded has ended while no media process was there.
+                Code::NotFound if self.awaits_media => self.ended_well(EgressEndReason::SourceClosed, message),
+                code => self.fail(code, message),
+            },
         }
     }
 
@@ -323,8 +361,8 @@ impl Session {
         let silent = now.saturating_duration_since(self.last_event_at);
         let age = now.saturating_duration_since(self.since);
         if silent >= self.rules.hang_after {
-            return self
-                .fail(Code::Internal, format!("media process said nothing for {} s and was ended", silent.as_secs()));
+            let message = format!("media process said nothing for {} s and was ended", silent.as_secs());
+            return self.media_lost(message, now);
         }
         match self.phase {
             SessionPhase::Joining | SessionPhase::Recording

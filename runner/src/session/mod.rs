@@ -1,7 +1,7 @@
 //! One recording: `machine` decides about phases and outcomes, `drive` carries that out. `files` owns the state of each file,
 //! `segments` of each HLS output and `images` of each image output, which `opening` makes ready and `finalize` finishes and
 //! reports; `sheets` puts poster and thumbnails beside them. `streams` knows which streams are alive, `stream_url` where they
-//! go, and `stream_updates` brings the calls that change them. `media` is the media process.
+//! go, and `stream_updates` brings the calls that change them. `media` is the media process, and `gaps` the times without one.
 
 pub mod machine;
 pub mod media;
@@ -13,6 +13,7 @@ pub mod segments;
 pub mod images;
 mod sheets;
 pub mod streams;
+mod gaps;
 mod stream_updates;
 pub mod stream_url;
 

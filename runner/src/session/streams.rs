@@ -100,6 +100,15 @@ impl SessionStreams {
         (self.live().map(|entry| entry.start(output)).collect(), shown.map(StreamEntry::added).collect())
     }
 
+    /// The media process is gone with its connections at `at` (Unix nanoseconds), for the reason `why`: the next one
+    /// [begins](Self::begin) with the streams that are alive. Facts for the EgressInfo.
+    pub fn interrupted(&mut self, at: i64, why: &str) -> Vec<Fact> {
+        let was_begun = std::mem::take(&mut self.is_begun);
+        self.is_ending = false;
+        let retried = |entry: &StreamEntry| Fact::StreamRetried { id: entry.id, at, message: why.to_owned() };
+        if was_begun { self.live().map(retried).collect() } else { vec![] }
+    }
+
     /// The recording ends: streams end with it, and a server that closes its connection first is no failure.
     pub fn ending(&mut self) {
         self.is_ending = true;

@@ -58,6 +58,21 @@ fn removed(id: u32) -> Fact {
 }
 
 #[test]
+fn the_next_media_process_begins_with_the_streams_that_are_alive() {
+    let mut streams = begun(&["a", "b"]);
+    update(&mut streams, &[], &["a"]).1.unwrap();
+    let retried = Fact::StreamRetried { id: 1, at: 7, message: "it died".to_owned() };
+    assert_eq!(streams.interrupted(7, "it died"), [retried]);
+    // What changes meanwhile is told with its begin.
+    let (effects, told) = update(&mut streams, &["c"], &[]);
+    assert_eq!((commands(&effects).len(), told), (0, Ok(())));
+    assert_eq!(streams.interrupted(8, "another died"), [], "they were not connected");
+    let ids: Vec<u32> = streams.begin().0.iter().map(|start| start.id).collect();
+    assert_eq!(ids, [1, 2]);
+    assert_eq!(commands(&update(&mut streams, &[], &["c"]).0), ["-2"]);
+}
+
+#[test]
 fn a_stream_is_told_as_it_gets_on() {
     let mut streams = begun(&["a"]);
     assert_eq!(streams.on_event(0, &StreamState::Connecting, "").facts, []);

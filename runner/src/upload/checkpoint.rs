@@ -201,6 +201,11 @@ impl CheckpointWriter {
         });
     }
 
+    /// Nothing of a file is kept.
+    pub fn forget(&self, file: u32) {
+        self.change(|checkpoint| checkpoint.files.retain(|known| known.file != file));
+    }
+
     /// Changes the entry of a file, if there is one.
     pub fn update(&self, file: u32, change: impl FnOnce(&mut FileCheckpoint)) {
         self.change(|checkpoint| {

@@ -60,6 +60,8 @@ pub struct RunnerHarness {
     /// There are only HLS and image outputs and streams.
     pub no_files: bool,
     pub upload: serde_json::Value,
+    /// How often another media process takes the place of one that died.
+    pub media_restarts: u32,
     /// How long the last report waits for Redis.
     pub last_report_timeout_ms: u64,
 }
@@ -137,6 +139,7 @@ impl RunnerHarness {
             streams: None,
             no_files: false,
             upload: json!({}),
+            media_restarts: 0,
             last_report_timeout_ms: 15 * 60_000,
         };
         harness.livekit_is_there().await;
@@ -255,6 +258,8 @@ impl RunnerHarness {
             runner: json!({
                 "local_root": self.folder.path(),
                 "media_program": scripted_media(),
+                "media_restarts": self.media_restarts,
+                "media": { "fragment_ms": 50 },
                 "hang_after_ms": 800,
                 "drain_timeout_ms": 500,
                 "report_timeout_ms": 1500,

@@ -7,6 +7,7 @@ mod harness;
 mod alone;
 mod hostile;
 mod places;
+mod restarted;
 mod served;
 mod several;
 mod stored;

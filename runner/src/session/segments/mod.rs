@@ -3,6 +3,7 @@
 //! no disk and no store except in the calls that are `async`.
 
 mod facts;
+mod interrupted;
 mod naming;
 
 use std::cell::LazyCell;
@@ -52,6 +53,8 @@ pub struct SessionSegments {
     checkpoint_writer: CheckpointWriter,
     /// Unix nanoseconds at media time zero.
     started_at: Option<i64>,
+    /// From there to the begin of what the media process records that writes now, nanoseconds; `None`: it has not begun.
+    offset_ns: Option<u64>,
 }
 
 struct SegmentedOutput {
@@ -60,8 +63,10 @@ struct SegmentedOutput {
     object_names: ObjectNames,
     /// Its names on this machine's disk, which are held until it is finished.
     claimed: Option<(SegmentNames, Vec<Claim>)>,
-    /// What came before its names were known; it is passed on then.
+    /// What came before its names or its place in time were known; it is passed on then.
     early: Vec<MediaEvent>,
+    /// Behind every segment that the media process has named.
+    next_n: u32,
     /// For names, from the first media of the recording or the first segment on.
     facts: Option<TrackFacts>,
     /// From the first media of the recording on, also while there is no segment.
@@ -109,6 +114,7 @@ impl SessionSegments {
             object_names: ObjectNames::default(),
             claimed: None,
             early: vec![],
+            next_n: 0,
             facts: None,
             names: None,
             upload: None,
@@ -119,7 +125,7 @@ impl SessionSegments {
             result: None,
         };
         let outputs = jobs.into_iter().map(output).collect();
-        Self { outputs, folder, settings, checkpoint_writer, started_at: None }
+        Self { outputs, folder, settings, checkpoint_writer, started_at: None, offset_ns: None }
     }
 
     /// Of a recording without HLS outputs, or whose outputs are not opened yet.
@@ -140,9 +146,10 @@ impl SessionSegments {
         plan: &EgressPlan,
         now: impl FnOnce() -> NaiveDateTime,
     ) -> bool {
-        let output = match media_event {
+        let (output, n) = match media_event {
             MediaEvent::Started { at, facts } => {
-                self.started_at = self.started_at.or(Some(*at));
+                let first = *self.started_at.get_or_insert(*at);
+                self.offset_ns = Some(u64::try_from(at.saturating_sub(first)).unwrap_or_default());
                 // An output that has failed without a segment gets no names.
                 for output in self.outputs.iter_mut().filter(|output| !output.failed) {
                     output.facts = output.facts.take().or_else(|| facts.clone());
@@ -155,9 +162,9 @@ impl SessionSegments {
                 }
                 return false;
             }
-            MediaEvent::SegmentOpen { output, .. }
-            | MediaEvent::SegmentWrote { output, .. }
-            | MediaEvent::Segment { output, .. } => *output,
+            MediaEvent::SegmentOpen { output, n, .. }
+            | MediaEvent::SegmentWrote { output, n, .. }
+            | MediaEvent::Segment { output, n, .. } => (*output, *n),
             MediaEvent::SegmentsEnded { output, quality } => {
                 if let Some(known) = self.outputs.iter_mut().find(|known| known.job.output == *output) {
                     known.quality = Some(quality.clone());
@@ -167,8 +174,9 @@ impl SessionSegments {
             _ => return false,
         };
         let Some(known) = self.outputs.iter_mut().find(|known| known.job.output == output) else { return false };
-        if let Some(upload) = &known.upload {
-            pass_on(upload, media_event);
+        known.next_n = known.next_n.max(n.saturating_add(1));
+        if let (Some(upload), Some(offset_ns)) = (&known.upload, self.offset_ns) {
+            pass_on(upload, media_event, offset_ns);
             return false;
         }
         if let MediaEvent::SegmentOpen { facts, .. } = media_event {
@@ -181,13 +189,17 @@ impl SessionSegments {
     /// Names outputs of which everything is known now, and starts the uploads of those that have a segment. True: an output
     /// has got its names.
     fn begin_known(&mut self, plan: &EgressPlan, now: impl FnOnce() -> NaiveDateTime) -> bool {
-        let Some(started_at) = self.started_at else { return false };
+        let Some((started_at, offset_ns)) = self.started_at.zip(self.offset_ns) else { return false };
         // One time for all of them.
         let now = LazyCell::new(now);
         let mut named = false;
         for output in &mut self.outputs {
             named |= output.take_names(plan, || *now);
-            let (Some(names), None, false) = (&output.names, &output.upload, output.early.is_empty()) else { continue };
+            let (Some(names), false) = (&output.names, output.early.is_empty()) else { continue };
+            if let Some(upload) = &output.upload {
+                output.early.drain(..).for_each(|early| pass_on(upload, &early, offset_ns));
+                continue;
+            }
             let machine = SegmentsMachine::new(SegmentsPlan {
                 output: output.job.output,
                 names: names.clone(),
@@ -202,7 +214,7 @@ impl SessionSegments {
                 checkpoint_writer: self.checkpoint_writer.clone(),
                 spool_cap: output.job.spool_cap,
             });
-            output.early.drain(..).for_each(|early| pass_on(&upload, &early));
+            output.early.drain(..).for_each(|early| pass_on(&upload, &early, offset_ns));
             output.upload = Some(upload);
         }
         named
@@ -351,13 +363,15 @@ impl SegmentedOutput {
     }
 }
 
-fn pass_on(upload: &SegmentsUpload, media_event: &MediaEvent) {
+/// `offset_ns`: where the times of the media process begin in those of the recording.
+fn pass_on(upload: &SegmentsUpload, media_event: &MediaEvent, offset_ns: u64) {
     match media_event {
-        MediaEvent::SegmentOpen { n, at_ns, .. } => upload.opened(*n, *at_ns),
+        MediaEvent::SegmentOpen { n, at_ns, .. } => upload.opened(*n, at_ns.saturating_add(offset_ns)),
         MediaEvent::SegmentWrote { n, bytes, .. } => upload.wrote(*n, *bytes),
         MediaEvent::Segment { n, gap: true, .. } => upload.lost(*n),
         MediaEvent::Segment { n, at_ns, length_ns, bytes, .. } => {
-            upload.closed(SpooledSegment { n: *n, at_ns: *at_ns, length_ns: *length_ns, bytes: *bytes });
+            let at_ns = at_ns.saturating_add(offset_ns);
+            upload.closed(SpooledSegment { n: *n, at_ns, length_ns: *length_ns, bytes: *bytes });
         }
         _ => {}
     }

@@ -44,6 +44,11 @@ impl ImagesUpload {
         let _ = self.commands.send(ImagesCommand::Captured(image));
     }
 
+    /// The media process is gone, and another one goes on with image `next_n`. Never waits.
+    pub fn interrupted(&self, next_n: u32) {
+        let _ = self.commands.send(ImagesCommand::Interrupted { next_n });
+    }
+
     /// How far it is.
     pub fn status(&self) -> ImagesStatus {
         self.status.borrow().clone()

@@ -13,4 +13,4 @@ pub use machine::{ImagesMachine, ImagesPlan};
 pub use outcome::{ImagesResult, ImagesStatus};
 pub use saved::{ImageTotals, ImagesCheckpoint, SpooledImage};
 pub use task::ImagesUploader;
-pub(crate) use task::remove_images;
+pub(crate) use task::{clear_images, next_number, remove_images};

@@ -45,6 +45,7 @@ pub struct ImagesResult {
 #[derive(Debug)]
 pub(super) enum ImagesCommand {
     Captured(SpooledImage),
+    Interrupted { next_n: u32 },
     Finish(oneshot::Sender<ImagesResult>),
     PutBeside { name: String, content: Bytes, done: oneshot::Sender<Result<String, String>> },
     Drop(oneshot::Sender<()>),

@@ -59,6 +59,11 @@ impl SegmentsUpload {
         let _ = self.commands.send(SegmentsCommand::Lost(n));
     }
 
+    /// The media process is gone, and another one goes on with segment `next_n`. Never waits.
+    pub fn interrupted(&self, next_n: u32) {
+        let _ = self.commands.send(SegmentsCommand::Interrupted { next_n });
+    }
+
     /// How far it is.
     pub fn status(&self) -> SegmentsStatus {
         self.status.borrow().clone()

@@ -15,7 +15,7 @@ mod schedule;
 mod sequencer;
 
 pub use handle::SegmentsUpload;
-pub(crate) use leftover::{last_write, remove_segments};
+pub(crate) use leftover::{clear_segments, last_write, next_number, remove_segments};
 pub use machine::{SegmentsMachine, SegmentsPlan, SpooledSegment};
 pub use outcome::{SegmentsResult, SegmentsStatus};
 pub use saved::{SegmentRun, SegmentsCheckpoint, UnlistedSegment};

@@ -55,6 +55,7 @@ pub(super) enum SegmentsCommand {
     Wrote { n: u32, bytes: u64 },
     Closed(SpooledSegment),
     Lost(u32),
+    Interrupted { next_n: u32 },
     Finish(oneshot::Sender<SegmentsResult>),
     PutBeside { name: String, content: Bytes, done: oneshot::Sender<Result<String, String>> },
     Drop(oneshot::Sender<()>),

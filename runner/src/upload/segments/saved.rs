@@ -35,6 +35,9 @@ pub struct SegmentsCheckpoint {
     /// Number and begin (nanoseconds of media) of the segment that is being written.
     #[serde(default)]
     pub open: Option<(u32, u64)>,
+    /// Number of the first segment of each media process but the first one, ascending.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub processes: Vec<u32>,
 }
 
 /// Listed segments without a hole between them, in one store.
