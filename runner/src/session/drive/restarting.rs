@@ -50,7 +50,9 @@ impl Driver<'_> {
         }
         (self.media_before_ns, self.media_ns) = (self.media_before_ns.saturating_add(self.media_ns), 0);
         self.process_started_at = None;
-        for fact in self.streams.interrupted(now, why) {
+        let retried = self.streams.interrupted(now, why);
+        // They are connected with the first media.
+        for fact in retried.into_iter().filter(|_| self.files.started()) {
             self.reporter.report(fact);
         }
         let resume = timeout(LOOK_TIMEOUT, self.resume_point()).await;
