@@ -41,8 +41,8 @@ pub use leases::Leases;
 pub use registry::{Created, FoundRecord, LiveIndex, Registry, Updated};
 pub use server::{Bid, Handler, Incoming, Routing, RpcServer};
 pub use spillway_model::{
-    CapReached, Caps, ClaimToken, Dispatch, Heartbeat, LaunchState, LedgerLine, OpenTask, OpenTaskEntry, Pace, Phase,
-    Record, SlotResult, TaskFacts, TaskKey, TaskRef, Ticket, lifecycle,
+    CapReached, Caps, ClaimToken, Dispatch, Heartbeat, LaunchState, LedgerLine, LiveStream, LiveStreams, OpenTask,
+    OpenTaskEntry, Pace, Phase, Record, Resumption, SlotResult, TaskFacts, TaskKey, TaskRef, Ticket, lifecycle,
 };
 pub use switches::Switches;
 pub use tasks::Tasks;

@@ -143,17 +143,26 @@ pub enum RunMode {
     /// To record.
     #[default]
     Record,
+    /// To go on with the recording of a task that is gone.
+    Resume,
     /// To finish the uploads of a task that crashed.
     Salvage,
+}
+
+impl RunMode {
+    /// A task before it has left something. Which of the two it is, to go on or to finish, its runner finds in the record.
+    fn follows(self) -> bool {
+        match self {
+            Self::Record => false,
+            Self::Resume | Self::Salvage => true,
+        }
+    }
 }
 
 impl LaunchOrder {
     /// The runner's command-line arguments.
     pub fn arguments(&self) -> &'static [&'static str] {
-        match self.run_mode {
-            RunMode::Record => &[],
-            RunMode::Salvage => &["--salvage"],
-        }
+        if self.run_mode.follows() { &["--salvage"] } else { &[] }
     }
 
     /// The order's variables in the runner's environment.
@@ -166,7 +175,7 @@ impl LaunchOrder {
         let mut all = self.names().to_vec();
         all.push((STACK, stack.to_owned()));
         all.push((INSTALLATION, self.installation.clone()));
-        if self.run_mode == RunMode::Salvage {
+        if self.run_mode.follows() {
             all.push((SALVAGE, "true".to_owned()));
         }
         all

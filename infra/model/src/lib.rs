@@ -13,6 +13,7 @@
 pub mod lifecycle;
 pub mod record;
 mod stored_record;
+pub mod resumption;
 pub mod launch_state;
 pub mod dispatch;
 pub mod ticket;
@@ -26,6 +27,7 @@ pub use heartbeat::{Heartbeat, StoredHeartbeat};
 pub use launch_state::{LaunchState, Phase};
 pub use machine::{Capacity, Load, Platform, Shape};
 pub use record::Record;
+pub use resumption::Resumption;
 pub use task::{CapReached, Caps, CloseTask, LedgerLine, OpenTask, OpenTaskEntry, Pace, SlotResult, TaskKey, TaskRef};
 pub use task_facts::TaskFacts;
-pub use ticket::{ClaimToken, Ticket};
+pub use ticket::{ClaimToken, LiveStream, LiveStreams, Ticket};
