@@ -91,7 +91,7 @@ impl Default for Settings {
 }
 
 impl Settings {
-    /// Limits of the plan and timeouts of these settings, for the session.
+    /// Limits of the plan and timeouts of these settings, for the session of a task that has no other one to hand over to.
     pub fn rules(&self, limits: &Limits) -> SessionRules {
         SessionRules {
             max_duration: limits.max_duration_ns.map(Duration::from_nanos),
@@ -101,6 +101,7 @@ impl Settings {
             hang_after: Duration::from_millis(self.hang_after_ms),
             drain_timeout: Duration::from_millis(self.drain_timeout_ms),
             max_restarts: self.media_restarts,
+            hand_over: false,
         }
     }
 

@@ -36,7 +36,7 @@ struct RunnerArgs {
     /// JSON or YAML with one of room_composite, participant, track_composite, track, web, egress; "-" reads standard input.
     #[arg(long, value_name = "FILE")]
     request: Option<PathBuf>,
-    /// Finishes the uploads of a recording whose task died; started by a dispatcher.
+    /// Goes on with a recording whose task is gone, where its record says so, or finishes its uploads; started by a dispatcher.
     #[arg(long, conflicts_with = "request", env = "SPILLWAY_SALVAGE")]
     salvage: bool,
     /// livekit-server, e.g. ws://localhost:7880.

@@ -3,6 +3,7 @@
 //! no disk and no store except in the calls that are `async`.
 
 mod file;
+mod going_on;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -35,12 +36,15 @@ pub struct SessionFiles {
     started: bool,
     /// Media processes before it.
     process: u32,
+    /// Files of a task before this one, whose recording goes on.
+    earlier: Vec<FileNumber>,
 }
 
 impl SessionFiles {
     /// No file is open yet.
     pub fn new(checkpoint_writer: CheckpointWriter) -> Self {
-        Self { files: vec![], outputs: None, checkpoint_writer, started_at: None, started: false, process: 0 }
+        let (files, earlier) = (vec![], vec![]);
+        Self { files, outputs: None, checkpoint_writer, started_at: None, started: false, process: 0, earlier }
     }
 
     /// A file was made on this machine's disk; it stays. Answers its identity.
@@ -73,11 +77,11 @@ impl SessionFiles {
     }
 
     fn opened(&mut self, number: FileNumber, output_path: OutputPath, track: TrackFacts, target: FileTarget) {
-        let before = || self.files.iter().filter(|file| file.number.output == number.output);
         // After a change of codec it begins where that ended; behind a dead process there is a gap.
-        let of_process = before().filter(|file| file.process == self.process);
+        let is_before = |file: &&SessionFile| file.number.output == number.output && file.process == self.process;
+        let of_process = self.files.iter().filter(is_before);
         let began_at = of_process.filter_map(SessionFile::sealed_at).max().or(self.started_at);
-        let follows = before().next().is_some();
+        let follows = self.count_of(number.output) > 0;
         self.files.push(SessionFile {
             number,
             output_path,
@@ -138,10 +142,10 @@ impl SessionFiles {
         self.files.iter_mut().find(|file| file.number.file == number)
     }
 
-    /// How many files of an output were opened.
+    /// How many files of an output were opened, by this task or one before it.
     pub fn count_of(&self, output: u32) -> u32 {
-        let of_output = self.files.iter().filter(|file| file.number.output == output);
-        u32::try_from(of_output.count()).unwrap_or(u32::MAX)
+        let numbers = self.files.iter().map(|file| &file.number).chain(&self.earlier);
+        u32::try_from(numbers.filter(|number| number.output == output).count()).unwrap_or(u32::MAX)
     }
 
     /// Something was recorded.
@@ -152,48 +156,6 @@ impl SessionFiles {
     /// Unix nanoseconds of the last instant that is recorded in a file; `None`: there is no file, or nothing is recorded.
     pub fn recorded_to(&self) -> Option<i64> {
         self.files.iter().filter_map(SessionFile::times).map(|(_, to)| to).max()
-    }
-
-    /// Where another media process goes on: by output the number of its first file, and the next number behind those. An
-    /// output of which nothing is kept has its own.
-    pub fn next_numbers(&self, plan: &EgressPlan) -> (BTreeMap<u32, u32>, u32) {
-        let outputs = u32::try_from(plan.outputs.len()).unwrap_or(u32::MAX);
-        let known = self.files.iter().map(|file| file.number.file.saturating_add(1)).max();
-        let mut next = known.unwrap_or_default().max(outputs);
-        let mut first = BTreeMap::new();
-        for output in (0..outputs).filter(|output| self.count_of(*output) > 0) {
-            first.insert(output, next);
-            next = next.saturating_add(1);
-        }
-        (first, next)
-    }
-
-    /// The media process is gone, and another one goes on. A file with media is as it will be, and is stored meanwhile; one
-    /// with less of it than `min_ns`, in which a player may find nothing, is taken away, and its name is free.
-    pub async fn interrupted(&mut self, min_ns: u64) {
-        let mut discarded = vec![];
-        for mut file in std::mem::take(&mut self.files) {
-            if file.is_recording() && !file.interrupted(min_ns) {
-                discarded.push(file);
-            } else {
-                self.files.push(file);
-            }
-        }
-        self.process += 1;
-        self.started_at = None;
-        join_all(discarded.iter().filter_map(SessionFile::upload).map(FileUpload::abandon)).await;
-        for file in &discarded {
-            let (number, filename) = (file.number, &file.output_path.filename);
-            self.checkpoint_writer.forget(number.file);
-            if let Some(outputs) = &self.outputs {
-                outputs.names(number.output).give_back(filename);
-            }
-        }
-        let looks: Vec<DiskLook> = discarded.iter().filter_map(SessionFile::removal).collect();
-        let removed = spawn_blocking(move || looks.iter().for_each(|look| drop(look.run())));
-        if let Err(error) = removed.await {
-            warn!(%error, "empty files not removed");
-        }
     }
 
     /// What the EgressInfo does not say yet of files that are being recorded. A file that follows another is one only when

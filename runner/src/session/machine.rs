@@ -1,12 +1,14 @@
 //! Phases of a recording as one table: an event and the time come in, effects go out. Pure: it awaits nothing and asks no
 //! clock.
 
+mod leaving;
+mod ends;
 mod open_outputs;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
-use spillway_ipc::{MediaEndReason, MediaEvent};
+use spillway_ipc::MediaEvent;
 use spillway_protocol::Code;
 use spillway_protocol::ledger::{EgressEndReason, Fact, Outcome};
 
@@ -22,12 +24,11 @@ const OWN_SUSPENSION: Duration = Duration::from_secs(2);
 const RESTART_WINDOW: Duration = Duration::from_secs(3600);
 
 const OTHER_ROOM: &str = "the room had ended before the recorder joined it";
-const EVICTED: &str = "recording ended early: another participant joined the room with the identity of this egress";
 
 /// Limits and timeouts of a recording.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SessionRules {
-    /// Since the runner took the egress. Reaching it is LIMIT_REACHED.
+    /// Since the runner took the egress, or since the first media of a recording that goes on. Reaching it is LIMIT_REACHED.
     pub max_duration: Option<Duration>,
     /// Of all files of an output. Reaching it is LIMIT_REACHED.
     pub max_file_bytes: Option<u64>,
@@ -41,6 +42,8 @@ pub struct SessionRules {
     pub drain_timeout: Duration,
     /// How often within an hour another media process takes the place of one that died; 0: its death is the end.
     pub max_restarts: u32,
+    /// A task that has to leave hands the recording over to another one.
+    pub hand_over: bool,
 }
 
 /// What the driver has to do.
@@ -56,6 +59,8 @@ pub enum SessionEffect {
     Report(Fact),
     /// End with this outcome. This or `Leave` comes once, and nothing after it. What was recorded is kept.
     Finish(Outcome),
+    /// End without a report of it, for this reason: another task goes on. Comes instead of the other two.
+    HandOver(String),
     /// The egress belongs to another writer: end without a report.
     Leave,
 }
@@ -86,8 +91,14 @@ pub struct Session {
     segment_bytes: BTreeMap<u32, u64>,
     /// When media processes were started in the place of another.
     restarts: Vec<Instant>,
-    /// Such a process has recorded nothing yet.
+    /// Such a process has recorded nothing yet, nor has this task of a recording that goes on.
     awaits_media: bool,
+    /// The recording goes on in another task, once this one has closed its files.
+    is_leaving: bool,
+    /// It ends well, and early: the reason.
+    aborted: Option<String>,
+    /// Before `since`, by other tasks.
+    recorded_before: Duration,
     since: Instant,
     last_event_at: Instant,
     ticked_at: Instant,
@@ -106,6 +117,9 @@ impl Session {
             segment_bytes: BTreeMap::new(),
             restarts: vec![],
             awaits_media: false,
+            is_leaving: false,
+            aborted: None,
+            recorded_before: Duration::ZERO,
             since: now,
             last_event_at: now,
             ticked_at: now,
@@ -146,6 +160,7 @@ impl Session {
             }
             SessionEvent::StopAsked(StopSource::Api) => self.stop(EgressEndReason::StopAsked, now),
             SessionEvent::StopAsked(StopSource::Signal) => self.stop(EgressEndReason::Killed, now),
+            SessionEvent::StopAsked(StopSource::Host) => self.told_to_leave(now),
             SessionEvent::MediaExited(message) => self.media_lost(message, now),
             SessionEvent::CannotWrite(message) => self.fail(Code::InvalidArgument, message),
             SessionEvent::Noted(message) => vec![SessionEffect::Report(Fact::Noted(message))],
@@ -291,64 +306,6 @@ impl Session {
         close.into_iter().chain(facts).collect()
     }
 
-    fn stop(&mut self, why: EgressEndReason, now: Instant) -> Vec<SessionEffect> {
-        match self.phase {
-            SessionPhase::Joining => {
-                let outcome = match why {
-                    EgressEndReason::Limit => {
-                        Outcome::Aborted { message: "Session limit reached before start signal".to_owned() }
-                    }
-                    EgressEndReason::SourceClosed => Outcome::nothing_came(),
-                    _ => Outcome::stopped_before_start(),
-                };
-                self.finish(vec![SessionEffect::StopMedia, ending(why)], outcome)
-            }
-            SessionPhase::Recording => {
-                self.phase = SessionPhase::Draining { why, give_up_at: now + self.rules.drain_timeout, media_ns: 0 };
-                vec![SessionEffect::StopMedia, ending(why)]
-            }
-            SessionPhase::Draining { .. } | SessionPhase::Over => vec![],
-        }
-    }
-
-    fn ended(&mut self, why: MediaEndReason) -> Vec<SessionEffect> {
-        match why {
-            MediaEndReason::Stopped => self.ended_well(EgressEndReason::Killed, String::new()),
-            MediaEndReason::SourceClosed { message } => self.ended_well(EgressEndReason::SourceClosed, message),
-            MediaEndReason::Full { message } => self.fail(Code::ResourceExhausted, message),
-            MediaEndReason::Evicted => self.fail(Code::AlreadyExists, EVICTED.to_owned()),
-            MediaEndReason::Failed { code, message } => match Code::parse(&code) {
-                // What was recorded has ended while no media process was there.
-                Code::NotFound if self.awaits_media => self.ended_well(EgressEndReason::SourceClosed, message),
-                code => self.fail(code, message),
-            },
-        }
-    }
-
-    /// `why` is the reason if the end was not asked for before.
-    fn ended_well(&mut self, why: EgressEndReason, message: String) -> Vec<SessionEffect> {
-        let noted = |mut effects: Vec<SessionEffect>| {
-            if !message.is_empty() {
-                effects.push(SessionEffect::Report(Fact::Noted(message.clone())));
-            }
-            effects
-        };
-        match self.phase {
-            SessionPhase::Joining => self.finish(noted(vec![ending(why)]), Outcome::nothing_came()),
-            SessionPhase::Recording => self.finish(noted(vec![ending(why)]), Outcome::Complete),
-            SessionPhase::Draining { why: EgressEndReason::Limit, .. } => self.finish(vec![], Outcome::LimitReached),
-            SessionPhase::Draining { .. } | SessionPhase::Over => self.finish(vec![], Outcome::Complete),
-        }
-    }
-
-    fn fail(&mut self, code: Code, message: String) -> Vec<SessionEffect> {
-        let effects = match self.phase {
-            SessionPhase::Draining { .. } => vec![],
-            _ => vec![ending(EgressEndReason::Failure)],
-        };
-        self.finish(effects, Outcome::Failed { code, message })
-    }
-
     fn tick(&mut self, now: Instant) -> Vec<SessionEffect> {
         let away = now.saturating_duration_since(self.ticked_at);
         self.ticked_at = now;
@@ -359,7 +316,7 @@ impl Session {
             }
         }
         let silent = now.saturating_duration_since(self.last_event_at);
-        let age = now.saturating_duration_since(self.since);
+        let age = now.saturating_duration_since(self.since) + self.recorded_before;
         if silent >= self.rules.hang_after {
             let message = format!("media process said nothing for {} s and was ended", silent.as_secs());
             return self.media_lost(message, now);
@@ -383,20 +340,6 @@ impl Session {
             ),
             _ => vec![],
         }
-    }
-
-    fn finish(&mut self, mut effects: Vec<SessionEffect>, outcome: Outcome) -> Vec<SessionEffect> {
-        self.phase = SessionPhase::Over;
-        let outcome = match (self.failed.take(), outcome) {
-            (Some((code, message)), Outcome::Complete | Outcome::LimitReached) => Outcome::Failed { code, message },
-            // The end of a recording without outputs says nothing of its own.
-            (Some((code, message)), Outcome::Failed { .. }) if self.outputs.open.is_empty() => {
-                Outcome::Failed { code, message }
-            }
-            (_, outcome) => outcome,
-        };
-        effects.push(SessionEffect::Finish(outcome));
-        effects
     }
 }
 

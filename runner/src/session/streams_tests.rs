@@ -239,6 +239,22 @@ fn the_number_of_streams_is_bounded() {
     assert_eq!(update(&mut streams, &names[MAX_LIVE..], &[]).1, Ok(()));
 }
 
+#[test]
+fn a_task_in_the_place_of_this_one_gets_what_is_alive_with_its_ids() {
+    let mut streams = SessionStreams::of(Some(1), vec![(1, url("b")), (4, url("e"))], 7);
+    let starts: Vec<u32> = streams.begin().0.iter().map(|start| start.id).collect();
+    assert_eq!(starts, [1, 4]);
+    assert_eq!(streams.retried(5, "it died").len(), 2);
+    let (effects, _) = update(&mut streams, &["h"], &["b"]);
+    assert_eq!(commands(&effects), ["+7 of 1", "-1"]);
+    failed(&mut streams, 4);
+    let live = vec![LiveStream { id: 7, url: secret("h") }];
+    assert_eq!(streams.left(), Some(LiveStreams { next_id: 8, live }));
+    // They end with the recording, and one that goes on has them all the same.
+    streams.ending();
+    assert_eq!(streams.left(), None);
+}
+
 #[derive(Clone, Debug)]
 enum Step {
     Add(u8),

@@ -8,7 +8,7 @@ use prost::Message;
 use serde_json::json;
 use spillway_bus::{
     Bid, Bus, CallOptions, ClaimToken, Created, Decision, FaultyLink, Handler, Incoming, LaunchState, MemoryBroker,
-    Record, Registry, Routing, RpcClient, RpcServer, Ticket, TicketKey, Tickets,
+    Record, Registry, Resumption, Routing, RpcClient, RpcServer, Ticket, TicketKey, Tickets,
 };
 use spillway_plan::segment_name::{SegmentNaming, SegmentSuffix};
 use spillway_plan::{
@@ -62,6 +62,8 @@ pub struct RunnerHarness {
     pub upload: serde_json::Value,
     /// How often another media process takes the place of one that died.
     pub media_restarts: u32,
+    /// Another task may take the place of one that died.
+    pub resumable: bool,
     /// How long the last report waits for Redis.
     pub last_report_timeout_ms: u64,
 }
@@ -140,6 +142,7 @@ impl RunnerHarness {
             no_files: false,
             upload: json!({}),
             media_restarts: 0,
+            resumable: false,
             last_report_timeout_ms: 15 * 60_000,
         };
         harness.livekit_is_there().await;
@@ -160,13 +163,18 @@ impl RunnerHarness {
     pub async fn launch(&self, script: &str) -> (Names, Option<Ticket>) {
         let start = self.request(script);
         let ledger = EgressLedger::accept(&start, self.broker.clock().unix_ns());
-        let record = Record {
+        let mut record = Record {
             state: LaunchState::Asking,
             attempt: 1,
             info: ledger.info().encode_to_vec(),
             ledger: serde_json::to_string(&ledger).unwrap(),
+            resumable: self.resumable,
             ..Record::new(self.id.clone(), 1)
         };
+        if self.resumable {
+            let spare = Ticket { attempt: 2, ..self.ticket(script) };
+            record.spare = self.tickets.put(&spare, Duration::from_secs(60)).await.unwrap().reveal().to_owned();
+        }
         assert_eq!(self.registry().create(&record).await.unwrap(), Created::Yes);
         let claim = self.tickets.put(&self.ticket(script), Duration::from_secs(60)).await.unwrap();
         let names = Names { egress_id: self.id.clone(), attempt: 1, claim };
@@ -267,6 +275,7 @@ impl RunnerHarness {
                 "guard": { "allow": ["127.0.0.1"] },
                 "upload": self.upload,
             }),
+            streams: None,
         }
     }
 
@@ -299,6 +308,26 @@ impl RunnerHarness {
         let attempt = self.record().await.attempt;
         let names = Names { egress_id: self.id.clone(), attempt, claim: ClaimToken::from_text("spare") };
         self.serve(names, self.ticket(script), RunnerTask::Salvage)
+    }
+
+    /// What a dispatcher does when the task is gone, or has handed its recording over, and another one is to go on.
+    pub async fn resume(&self) -> JoinHandle<ServeOutcome> {
+        self.registry()
+            .update(&self.id, |record| {
+                record.attempt += 1;
+                record.state = LaunchState::Asking;
+                let why = || Resumption { why: "runner was lost".to_owned(), count: 0 };
+                record.resumption.get_or_insert_with(why).count += 1;
+                Decision::Write
+            })
+            .await
+            .unwrap();
+        let record = self.record().await;
+        let (spare, ttl) = (ClaimToken::from_text(&record.spare), Duration::from_secs(60));
+        let claim = self.tickets.copy(&self.id, &spare, record.attempt, ttl).await.unwrap().expect("a spare ticket");
+        let names = Names { egress_id: self.id.clone(), attempt: record.attempt, claim };
+        let ticket = ticket::take(&self.tickets, &names, RunnerTask::Salvage).await.unwrap().unwrap();
+        self.serve(names, ticket, RunnerTask::Salvage)
     }
 
     pub fn last(&self) -> EgressInfo {

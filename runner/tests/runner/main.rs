@@ -8,6 +8,7 @@ mod alone;
 mod hostile;
 mod places;
 mod restarted;
+mod resumed;
 mod served;
 mod several;
 mod stored;

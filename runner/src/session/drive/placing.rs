@@ -28,7 +28,8 @@ impl Driver<'_> {
         self.opened(opened);
         // Its timeouts begin now.
         self.session.begin(Instant::now());
-        self.start_media(None, media).await;
+        let resume = self.job.earlier.is_some().then(|| self.first_point());
+        self.start_media(resume, media).await;
     }
 
     /// The media process begins, or goes on from `resume`.

@@ -13,6 +13,7 @@ use tokio::time::timeout;
 use tracing::{info, warn};
 
 use super::Driver;
+use super::beginning::SHEETS_OF_BEFORE;
 use crate::results;
 use crate::session::media::MediaProcess;
 
@@ -41,11 +42,11 @@ impl Driver<'_> {
         }
         let now = self.job.clock.unix_ns();
         if self.files.started() {
-            self.gaps.begin(self.recorded_to().map_or(now, |recorded| recorded.min(now)), why);
+            let told = self.gaps.begin(self.recorded_to().map_or(now, |recorded| recorded.min(now)), why);
+            self.tell_gap(told);
             // They are of the first process, and their times count from its beginning.
             if self.job.plan.sheets.take().is_some() {
-                let message = "poster and thumbnails show what was recorded before the gap".to_owned();
-                self.reporter.report(Fact::Noted(message));
+                self.reporter.report(Fact::Noted(SHEETS_OF_BEFORE.to_owned()));
             }
         }
         (self.media_before_ns, self.media_ns) = (self.media_before_ns.saturating_add(self.media_ns), 0);

@@ -4,6 +4,7 @@
 
 mod facts;
 mod interrupted;
+mod resumed;
 
 use std::cell::LazyCell;
 use std::path::{Path, PathBuf};
@@ -170,11 +171,11 @@ impl SessionImages {
                 let Some(known) = self.find(*output) else { return false };
                 known.next_n = known.next_n.max(n.saturating_add(1));
                 let image = SpooledImage { n: *n, at_ns: *at_ns, bytes: *bytes };
+                known.facts = known.facts.take().or_else(|| Some(facts.clone().unwrap_or_default()));
                 if let (Some(upload), Some(offset_ns)) = (&known.upload, offset_ns) {
                     upload.captured(image.later_by(offset_ns));
                     return false;
                 }
-                known.facts = known.facts.take().or_else(|| Some(facts.clone().unwrap_or_default()));
                 known.early.push(image);
                 self.begin_known(plan, now)
             }

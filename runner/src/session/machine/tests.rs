@@ -1,5 +1,6 @@
 use super::*;
 use proptest::prelude::*;
+use spillway_ipc::MediaEndReason;
 use spillway_plan::{EgressPlan, Output, StreamProtocol, StreamsOutput};
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -13,6 +14,7 @@ fn rules() -> SessionRules {
         hang_after: 10 * SECOND,
         drain_timeout: 30 * SECOND,
         max_restarts: 0,
+        hand_over: false,
     }
 }
 
@@ -281,8 +283,8 @@ fn a_source_that_is_gone_when_the_next_process_looks_for_it_is_an_ordinary_end()
     let mut session = resilient(recording(now));
     session.on(exited(), now);
     let effects = session.on(SessionEvent::WrongRoom, now);
-    assert_eq!(effects, [noted(OTHER_ROOM), SessionEffect::StopMedia, closed]);
-    assert_eq!(session.on(ended(MediaEndReason::Stopped), now), [SessionEffect::Finish(Outcome::Complete)]);
+    let complete = SessionEffect::Finish(Outcome::Complete);
+    assert_eq!(effects, [noted(OTHER_ROOM), SessionEffect::StopMedia, closed, complete]);
 
     // Once it records again, and from the beginning, it is an error.
     for mut session in [recording(now), joining(1, now)].map(resilient) {
@@ -290,6 +292,118 @@ fn a_source_that_is_gone_when_the_next_process_looks_for_it_is_an_ordinary_end()
         session.on(started(), now);
         assert!(matches!(outcome(&session.on(not_found(), now)), Some(Outcome::Failed { .. })));
     }
+}
+
+#[test]
+fn a_stop_while_nobody_records_has_nothing_to_wait_for() {
+    let now = Instant::now();
+    let mut session = resilient(recording(now));
+    session.on(exited(), now);
+    let asked = SessionEffect::Report(Fact::Ending(EgressEndReason::StopAsked));
+    let complete = SessionEffect::Finish(Outcome::Complete);
+    assert_eq!(session.on(SessionEvent::StopAsked(StopSource::Api), now), [SessionEffect::StopMedia, asked, complete]);
+}
+
+/// The task before it has recorded 50 s of 60, 600 kB of a file and 1.5 MB of segments.
+#[test]
+fn limits_count_what_other_tasks_have_recorded_too() {
+    let now = Instant::now();
+    let resumed = || {
+        let mut session = joining(2, now);
+        session.go_on(50 * SECOND, &[(0, 0, 600_000)], &[(1, 1_500_000)]);
+        session.begin(now);
+        assert_eq!(session.on(started(), now), [], "it is active already");
+        session
+    };
+    let mut session = resumed();
+    let (effects, second) = live(&mut session, now, 30).unwrap();
+    assert_eq!((effects[0].clone(), second), (SessionEffect::StopMedia, 10));
+    assert_eq!(session.on(ended(MediaEndReason::Stopped), now), [SessionEffect::Finish(Outcome::LimitReached)]);
+
+    let (container, facts) = (spillway_plan::Container::Mp4, spillway_ipc::TrackFacts::default());
+    let opening = SessionEvent::Media(MediaEvent::Opening { file: 2, output: Some(0), container, facts });
+    let wrote = |end| SessionEvent::Media(MediaEvent::Wrote { file: 2, end, sealed_to: 0, media_ns: 1 });
+    let mut session = resumed();
+    session.on(opening, now);
+    assert_eq!(session.on(wrote(399_999), now), []);
+    assert_eq!(session.on(wrote(400_000), now)[0], SessionEffect::StopMedia);
+
+    let segment = |bytes| MediaEvent::Segment { output: 1, n: 9, at_ns: 0, length_ns: 1, bytes, gap: false };
+    let mut session = resumed();
+    assert_eq!(session.on(SessionEvent::Media(segment(499_999)), now), []);
+    assert_eq!(session.on(SessionEvent::Media(segment(1)), now)[0], SessionEffect::StopMedia);
+}
+
+/// A task that may hand its recording over to another one.
+fn leaving(mut session: Session) -> Session {
+    session.rules.hand_over = true;
+    session
+}
+
+fn told_to_leave() -> SessionEvent {
+    SessionEvent::StopAsked(StopSource::Host)
+}
+
+fn handed_over(effects: &[SessionEffect]) -> bool {
+    effects.iter().any(|effect| matches!(effect, SessionEffect::HandOver(why) if why.contains("the platform")))
+}
+
+#[test]
+fn a_task_that_is_told_to_leave_closes_its_files_and_hands_over() {
+    let now = Instant::now();
+    let mut session = leaving(recording(now));
+    assert_eq!(session.on(told_to_leave(), now), [SessionEffect::StopMedia], "the egress does not end");
+    assert_eq!(session.on(told_to_leave(), now), []);
+    assert!(handed_over(&session.on(ended(MediaEndReason::Stopped), now)) && session.is_over());
+    // Whatever becomes of the media process.
+    for event in [exited(), ended(MediaEndReason::Full { message: "full".to_owned() })] {
+        let mut session = leaving(recording(now));
+        session.on(told_to_leave(), now);
+        assert!(handed_over(&session.on(event, now)));
+    }
+    let mut session = leaving(recording(now));
+    session.on(told_to_leave(), now);
+    assert!((0..40).any(|second| handed_over(&session.on(SessionEvent::Tick, now + second * SECOND))));
+    // There is nothing to close.
+    assert!(handed_over(&leaving(joining(1, now)).on(told_to_leave(), now)));
+    let mut session = leaving(resilient(recording(now)));
+    session.on(exited(), now);
+    assert!(handed_over(&session.on(told_to_leave(), now)));
+}
+
+#[test]
+fn an_egress_that_ends_while_its_task_leaves_ends_with_it() {
+    let now = Instant::now();
+    let complete = SessionEffect::Finish(Outcome::Complete);
+    let mut session = leaving(recording(now));
+    session.on(told_to_leave(), now);
+    let asked = SessionEffect::Report(Fact::Ending(EgressEndReason::StopAsked));
+    assert_eq!(session.on(SessionEvent::StopAsked(StopSource::Api), now), [asked]);
+    assert_eq!(session.on(ended(MediaEndReason::Stopped), now), [complete.clone()]);
+
+    let mut session = leaving(recording(now));
+    session.on(told_to_leave(), now);
+    let closed = SessionEffect::Report(Fact::Ending(EgressEndReason::SourceClosed));
+    let gone = ended(MediaEndReason::SourceClosed { message: "room closed".to_owned() });
+    assert_eq!(session.on(gone, now), [closed, complete]);
+}
+
+#[test]
+fn without_another_task_an_egress_is_aborted_with_the_reason() {
+    let now = Instant::now();
+    let aborted = |effects: &[SessionEffect]| {
+        let message = "the platform stopped the recording task".to_owned();
+        outcome(effects) == Some(&Outcome::Aborted { message })
+    };
+    let mut session = recording(now);
+    let killed = SessionEffect::Report(Fact::Ending(EgressEndReason::Killed));
+    assert_eq!(session.on(told_to_leave(), now), [SessionEffect::StopMedia, killed]);
+    assert!(aborted(&session.on(ended(MediaEndReason::Stopped), now)));
+    assert!(aborted(&joining(1, now).on(told_to_leave(), now)));
+    // A failure says more.
+    let mut session = recording(now);
+    session.on(told_to_leave(), now);
+    assert!(matches!(outcome(&session.on(exited(), now)), Some(Outcome::Failed { .. })));
 }
 
 #[test]
@@ -513,6 +627,7 @@ fn any_event() -> impl Strategy<Value = SessionEvent> {
     prop_oneof![
         Just(SessionEvent::StopAsked(StopSource::Api)),
         Just(SessionEvent::StopAsked(StopSource::Signal)),
+        Just(SessionEvent::StopAsked(StopSource::Host)),
         text().prop_map(SessionEvent::MediaExited),
         Just(SessionEvent::WrongRoom),
         text().prop_map(SessionEvent::CannotWrite),
@@ -547,16 +662,18 @@ proptest! {
     #[test]
     fn whatever_events_arrive_in_whatever_order_a_session_exits_at_most_once(
         events in prop::collection::vec((any_event(), 0u64..20_000), 0..80),
+        hand_over in any::<bool>(),
     ) {
         let mut now = Instant::now();
         let mut session = resilient(joining(3, now));
+        session.rules.hand_over = hand_over;
         let (mut finished, mut ending, mut active) = (0, 0, 0);
         for (event, later) in events {
             now += Duration::from_millis(later);
             for effect in session.on(event, now) {
                 prop_assert_eq!(finished, 0, "{:?} after the end", effect);
                 match effect {
-                    SessionEffect::Finish(_) | SessionEffect::Leave => finished += 1,
+                    SessionEffect::Finish(_) | SessionEffect::Leave | SessionEffect::HandOver(_) => finished += 1,
                     SessionEffect::Report(Fact::Ending(_)) => ending += 1,
                     SessionEffect::Report(Fact::Active { .. }) => active += 1,
                     _ => {}

@@ -5,6 +5,7 @@
 mod facts;
 mod interrupted;
 mod naming;
+mod resumed;
 
 use std::cell::LazyCell;
 use std::path::{Path, PathBuf};
@@ -15,6 +16,7 @@ use spillway_ipc::{MediaEvent, Quality, TrackFacts};
 use spillway_plan::EgressPlan;
 use spillway_plan::manifest;
 use spillway_plan::segment_name::{SegmentFormat, SegmentNames, SegmentNaming};
+use spillway_process::LocalRoot;
 use tokio::task::spawn_blocking;
 
 use crate::report::FilesProgress;
@@ -63,6 +65,8 @@ struct SegmentedOutput {
     object_names: ObjectNames,
     /// Its names on this machine's disk, which are held until it is finished.
     claimed: Option<(SegmentNames, Vec<Claim>)>,
+    /// The same, held by the task before this one.
+    held: Option<HeldNames>,
     /// What came before its names or its place in time were known; it is passed on then.
     early: Vec<MediaEvent>,
     /// Behind every segment that the media process has named.
@@ -81,6 +85,14 @@ struct SegmentedOutput {
     /// As they were reported last.
     reported: SegmentTotals,
     result: Option<SegmentsResult>,
+}
+
+/// Names on this machine's disk that a dead task has held.
+#[derive(Clone, Debug)]
+struct HeldNames {
+    names: SegmentNames,
+    root: LocalRoot,
+    holder: String,
 }
 
 /// What the outputs of a recording have in the spool.
@@ -113,6 +125,7 @@ impl SessionSegments {
             job,
             object_names: ObjectNames::default(),
             claimed: None,
+            held: None,
             early: vec![],
             next_n: 0,
             facts: None,
@@ -175,12 +188,12 @@ impl SessionSegments {
         };
         let Some(known) = self.outputs.iter_mut().find(|known| known.job.output == output) else { return false };
         known.next_n = known.next_n.max(n.saturating_add(1));
+        if let MediaEvent::SegmentOpen { facts, .. } = media_event {
+            known.facts = known.facts.take().or_else(|| Some(facts.clone().unwrap_or_default()));
+        }
         if let (Some(upload), Some(offset_ns)) = (&known.upload, self.offset_ns) {
             pass_on(upload, media_event, offset_ns);
             return false;
-        }
-        if let MediaEvent::SegmentOpen { facts, .. } = media_event {
-            known.facts = known.facts.take().or_else(|| Some(facts.clone().unwrap_or_default()));
         }
         known.early.push(media_event.clone());
         self.begin_known(plan, now)
@@ -271,6 +284,7 @@ impl SessionSegments {
         for (output, result) in self.outputs.iter_mut().zip(results) {
             output.result = result;
         }
+        self.release_names().await;
         self.spooled_of(|output| output.upload.is_none()).remove().await;
     }
 

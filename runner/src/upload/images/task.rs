@@ -42,6 +42,7 @@ struct ImagesUploaderState {
     /// Why images are lost.
     losses: LossReasons,
     finish: Option<oneshot::Sender<ImagesResult>>,
+    rest: Option<oneshot::Sender<()>>,
     /// Something of the checkpoint has changed.
     changed: bool,
 }
@@ -58,6 +59,11 @@ impl ImagesUploader {
             self.send_what_is_due();
             self.keep_within_cap(&mut state);
             self.publish(&mut state, &status);
+            if self.machine.is_complete()
+                && let Some(done) = state.rest.take()
+            {
+                let _ = done.send(());
+            }
             let given_up = self.objects.files_given_up().is_some() && self.objects.is_drained();
             if state.finish.is_some() && (self.machine.is_complete() || given_up) {
                 self.answer(state).await;
@@ -99,6 +105,10 @@ impl ImagesUploader {
             ImagesCommand::Interrupted { next_n } => {
                 self.take_leftover(next_n).await;
                 state.changed = true;
+            }
+            ImagesCommand::Rest(done) => {
+                self.take_leftover(u32::MAX).await;
+                (state.rest, state.changed) = (Some(done), true);
             }
             ImagesCommand::Finish(done) => {
                 self.take_leftover(u32::MAX).await;

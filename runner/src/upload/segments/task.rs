@@ -46,6 +46,7 @@ struct UploaderState {
     losses: LossReasons,
     playlist_error: String,
     finish: Option<oneshot::Sender<SegmentsResult>>,
+    rest: Option<oneshot::Sender<()>>,
     /// Something of the checkpoint has changed.
     changed: bool,
 }
@@ -70,6 +71,11 @@ impl SegmentsUploader {
                 }
             }
             self.publish(&mut state, &status);
+            if self.machine.spooled_bytes() == 0
+                && let Some(done) = state.rest.take()
+            {
+                let _ = done.send(());
+            }
             let given_up = self.objects.given_up().is_some() && self.objects.is_drained();
             if state.finish.is_some() && (self.machine.is_complete() || given_up) {
                 self.answer(state).await;
@@ -125,6 +131,10 @@ impl SegmentsUploader {
                 self.take_leftover(state, next_n).await;
                 self.machine.interrupted(next_n);
                 state.changed = true;
+            }
+            SegmentsCommand::Rest(done) => {
+                self.take_leftover(state, u32::MAX).await;
+                (state.rest, state.changed) = (Some(done), true);
             }
             SegmentsCommand::Finish(done) => {
                 self.take_leftover(state, u32::MAX).await;
