@@ -28,6 +28,7 @@ mod instance;
 pub mod targets;
 mod queue;
 mod admission;
+mod room_token;
 pub mod config;
 mod installation;
 mod overheads;

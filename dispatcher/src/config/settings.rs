@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use spillway_bus::RedisConfig;
+use spillway_bus::lifecycle::RESUME_WAIT_MS;
 use spillway_cost::PriceList;
 use spillway_guard::GuardRules;
 use spillway_launchers::RunMode;
@@ -141,12 +142,13 @@ impl Default for Config {
 
 impl Config {
     /// How long a ticket must stay valid: the longest possible wait in the queue plus the slowest start. A salvage run
-    /// waits for its slot up to [`SALVAGE_TIMEOUT`] longer.
+    /// waits for its slot up to [`SALVAGE_TIMEOUT`] longer, one that goes on with a recording up to [`RESUME_WAIT_MS`].
     pub fn ticket_ttl(&self, run_mode: RunMode) -> Duration {
         let slowest = self.targets.iter().filter_map(|target| target.start_deadline).max().unwrap_or_default();
         let ttl = self.queue_deadline + self.start_deadline.max(slowest) + TICKET_MARGIN;
         match run_mode {
             RunMode::Record => ttl,
+            RunMode::Resume => ttl + Duration::from_millis(RESUME_WAIT_MS.unsigned_abs()),
             RunMode::Salvage => ttl + SALVAGE_TIMEOUT,
         }
     }
