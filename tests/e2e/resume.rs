@@ -12,6 +12,7 @@ use spillway_tests::analyser::hls::HlsFolder;
 use spillway_tests::analyser::played;
 use spillway_tests::egress::{Egress, nanos};
 use spillway_tests::every_output::TestRoom;
+use spillway_tests::process::eventually;
 use spillway_tests::servers::{DispatcherProcess, TestServers};
 
 use crate::harness::{alone, block_on, signal, tidy};
@@ -19,14 +20,22 @@ use crate::hls::{HlsScenario, PLAYLIST, Place};
 
 /// From the death of a media process until another one records.
 const MEDIA_AGAIN: f64 = 2.0;
+/// From the death of a task, or from the signal to it.
+const TASK_AGAIN: f64 = 5.0;
 
 pub fn cases() -> Vec<Trial> {
     vec![
         alone("resume::media_process_killed", || block_on(media_process_killed())),
         alone("resume::media_process_killed_again_and_again", || block_on(crash_loop())),
-        alone("resume::media_process_killed_with_hls", || block_on(hls(Place::Disk))),
-        alone("resume::media_process_killed_with_hls_on_s3", || block_on(hls(Place::Bucket))),
+        alone("resume::media_process_killed_with_hls", || block_on(hls("spillway-media", Place::Disk))),
+        alone("resume::media_process_killed_with_hls_on_s3", || block_on(hls("spillway-media", Place::Bucket))),
         alone("resume::room_closed_in_the_gap", || block_on(room_closed())),
+        alone("resume::task_killed", || block_on(task(Signal::KILL, "the runner died: signal 9"))),
+        alone("resume::task_killed_with_hls", || block_on(hls("spillway-runner", Place::Disk))),
+        alone("resume::task_killed_with_hls_on_s3", || block_on(hls("spillway-runner", Place::Bucket))),
+        alone("resume::task_terminated", || block_on(task(Signal::TERM, "the platform stopped the recording task"))),
+        alone("resume::task_terminated_and_none_goes_on", || block_on(aborted())),
+        alone("resume::stopped_while_no_task_is_there", || block_on(stopped())),
     ]
 }
 
@@ -51,9 +60,14 @@ impl ResumeScenario {
 
     /// Kills all processes of this name; Unix seconds of the death.
     fn kill(&self, name: &str) -> Result<f64> {
+        self.signal(name, Signal::KILL)
+    }
+
+    /// Unix seconds of the signal.
+    fn signal(&self, name: &str, kind: Signal) -> Result<f64> {
         let pids = self.servers.pids(name);
         ensure!(pids.len() >= self.egresses.len(), "{} processes called {name}", pids.len());
-        pids.into_iter().try_for_each(|pid| signal(pid, Signal::KILL))?;
+        pids.into_iter().try_for_each(|pid| signal(pid, kind))?;
         Ok(unix_now())
     }
 
@@ -135,12 +149,56 @@ async fn crash_loop() -> Result<()> {
     scenario.servers.nothing_runs_but("spillway-dispatcher", Duration::from_secs(10)).await
 }
 
+/// The runners of all containers at one random moment.
+async fn task(kind: Signal, why: &str) -> Result<()> {
+    let scenario = ResumeScenario::recording("").await?;
+    tokio::time::sleep(Duration::from_secs_f64(rand::random_range(4.0..5.5))).await;
+    let killed = scenario.signal("spillway-runner", kind)?;
+    tokio::time::sleep(Duration::from_secs(10)).await;
+    scenario.went_on(killed, TASK_AGAIN, why).await
+}
+
+/// `resume: off`: what is recorded is kept, and the reason is told.
+async fn aborted() -> Result<()> {
+    let scenario = ResumeScenario::recording("resume: off\n").await?;
+    tokio::time::sleep(Duration::from_secs(4)).await;
+    scenario.signal("spillway-runner", Signal::TERM)?;
+    for (egress, path) in &scenario.egresses {
+        let info = egress.over(Duration::from_secs(15)).await?;
+        println!("{}: {} {}", path.display(), info["status"], info["error"]);
+        let told = info["error"].as_str().is_some_and(|error| error.contains("the platform stopped"));
+        ensure!(info["status"] == "EGRESS_ABORTED" && told, "{info}");
+        ensure!(played(path)? > 2.0, "{info}");
+    }
+    scenario.servers.nothing_runs_but("spillway-dispatcher", Duration::from_secs(10)).await
+}
+
+/// The stop comes right after the death: the task that goes on has nothing to record any more.
+async fn stopped() -> Result<()> {
+    let scenario = ResumeScenario::recording("").await?;
+    tokio::time::sleep(Duration::from_secs(4)).await;
+    scenario.kill("spillway-runner")?;
+    for (egress, path) in &scenario.egresses {
+        // Between the death and the first heartbeat that is missing nobody answers for the dead runner.
+        let answered = eventually("the stop is answered", Duration::from_secs(10), || async {
+            let stopped = scenario.servers.api.egress("StopEgress", json!({ "egress_id": egress.id })).await;
+            Ok(stopped.ok())
+        });
+        answered.await?;
+        let info = egress.over(Duration::from_secs(30)).await?;
+        println!("{}: {} {}", path.display(), info["status"], info["details"]);
+        ensure!(info["status"] == "EGRESS_COMPLETE", "{info}");
+        ensure!(played(path)? > 1.8, "{info}");
+    }
+    scenario.servers.nothing_runs_but("spillway-dispatcher", Duration::from_secs(10)).await
+}
+
 /// One playlist from the beginning to the end, with one discontinuity.
-async fn hls(place: Place) -> Result<()> {
+async fn hls(name: &str, place: Place) -> Result<()> {
     let scenario = HlsScenario::recording(place).await?;
     tokio::time::sleep(Duration::from_secs_f64(rand::random_range(5.0..7.0))).await;
-    scenario.kill("spillway-media", Signal::KILL)?;
-    tokio::time::sleep(Duration::from_secs(8)).await;
+    scenario.kill(name, Signal::KILL)?;
+    tokio::time::sleep(Duration::from_secs(12)).await;
     let info = scenario.egress.complete().await?;
     let details = info["details"].as_str().unwrap_or_default();
     ensure!(details.contains("the recording goes on after a gap of"), "{details}");
