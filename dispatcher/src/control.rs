@@ -1,19 +1,22 @@
 //! StopEgress and UpdateStream for every egress, subscribed by one pattern: answers before a runner serves the egress
-//! and after it is gone. While a runner lives, it gets a head start. Runs in the RPC server's tasks, one per call.
+//! and after it is gone. While a runner lives, it gets a head start; while one takes the place of another, a stop waits in
+//! the record for it and an update is passed on to it. Runs in the RPC server's tasks, one per call.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use prost::Message;
-use spillway_bus::lifecycle::{EndCondition, LaunchEvent};
-use spillway_bus::{Bid, BusError, Handler, Incoming, Phase, Record, Updated};
+use spillway_bus::lifecycle::{self, EndCondition, LaunchEvent};
+use spillway_bus::{Bid, BusError, CallOptions, Handler, Incoming, Phase, Record, RpcClient, Updated};
 use spillway_launchers::StopMode;
 use spillway_process::chain;
 use spillway_protocol::code::{Code, RpcError};
 use spillway_protocol::ids::EgressId;
 use spillway_protocol::ledger::{EgressEndReason, Fact, Outcome};
 use spillway_protocol::livekit::EgressInfo;
+use spillway_protocol::rpc::service;
+use tokio::time::{Instant, sleep};
 use tracing::{Instrument, info, info_span, warn};
 
 use crate::final_state::Finisher;
@@ -24,6 +27,11 @@ use crate::report;
 /// Measured: a runner answered 1800 of 1800 stops with a head start of 50 ms. At most a fifth of the caller's timeout,
 /// for the shortest timeouts in use.
 const HEAD_START: Duration = Duration::from_millis(250);
+
+/// Between two looks at whether a recording goes on.
+const LOOK_INTERVAL: Duration = Duration::from_millis(200);
+/// Left of the caller's time for the runner that goes on to answer, or for the caller to hear that there is none.
+const ANSWER_TIME: Duration = Duration::from_millis(500);
 
 /// Methods of the EgressHandler service.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,6 +53,8 @@ pub struct ControlHandler {
     pub records: Records,
     /// Ends what was never recorded.
     pub finisher: Arc<Finisher>,
+    /// Calls runners.
+    pub runners: RpcClient,
     /// The method.
     pub what: ControlMethod,
 }
@@ -80,7 +90,7 @@ impl Handler for ControlHandler {
         let span = info_span!("egress", egress_id = %id);
         let info = match self.what {
             ControlMethod::Stop => self.instance.answered(self.stop(&id).instrument(span)).await?,
-            ControlMethod::UpdateStream => return Err(self.update_stream(&id).await),
+            ControlMethod::UpdateStream => return self.update_stream(&id, &incoming).instrument(span).await,
             ControlMethod::Other => {
                 return Err(RpcError::new(Code::Unimplemented, format!("{} is not supported", incoming.method)));
             }
@@ -124,17 +134,45 @@ impl ControlHandler {
         })
     }
 
-    async fn update_stream(&self, id: &EgressId) -> RpcError {
-        let record = match self.records.registry.get(id).await {
-            Ok(Some(record)) => record,
-            Ok(None) => return unknown(),
-            Err(error) => return error.into(),
-        };
-        match (record.phase(), report::info_of(&record)) {
-            (Phase::Accepted | Phase::Launching, _) => RpcError::new(Code::FailedPrecondition, "egress is starting"),
-            (Phase::Over, Ok(info)) => too_late(&info, "updated"),
-            _ => RpcError::new(Code::NotFound, "egress not found: its runner does not answer"),
+    async fn update_stream(&self, id: &EgressId, incoming: &Incoming) -> Result<Vec<u8>, RpcError> {
+        let give_up = incoming.deadline();
+        let mut interrupted = false;
+        loop {
+            let record = self.records.registry.get(id).await?.ok_or_else(unknown)?;
+            // Dead a moment ago, or already about to be replaced.
+            let is_silent = lifecycle::can_be_resumed(&record) && !self.is_beating(&record).await;
+            if !record.is_resuming() && !is_silent {
+                return if interrupted && record.state.has_runner() {
+                    self.pass_on(id, incoming, give_up).await
+                } else {
+                    Err(not_updated(&record))
+                };
+            }
+            interrupted = true;
+            if Instant::now() + ANSWER_TIME >= give_up {
+                let message = "another task is about to go on with this recording: call again";
+                return Err(RpcError::new(Code::Unavailable, message));
+            }
+            sleep(LOOK_INTERVAL).await;
         }
+    }
+
+    /// To the runner that has gone on meanwhile.
+    async fn pass_on(&self, id: &EgressId, incoming: &Incoming, give_up: Instant) -> Result<Vec<u8>, RpcError> {
+        info!("stream update passed on to the task that goes on");
+        let left = give_up.saturating_duration_since(Instant::now());
+        let options = CallOptions::queue().timeout(left);
+        let answer =
+            self.runners.call(service::UPDATE_STREAM, id.as_str(), incoming.request.to_vec(), &options).await?;
+        Ok(answer.to_vec())
+    }
+}
+
+fn not_updated(record: &Record) -> RpcError {
+    match (record.phase(), report::info_of(record)) {
+        (Phase::Accepted | Phase::Launching, _) => RpcError::new(Code::FailedPrecondition, "egress is starting"),
+        (Phase::Over, Ok(info)) => too_late(&info, "updated"),
+        _ => RpcError::new(Code::NotFound, "egress not found: its runner does not answer"),
     }
 }
 

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use spillway_bus::{Routing, RpcServer};
+use spillway_bus::{Routing, RpcClient, RpcServer};
 use spillway_launchers::{StopMode, TaskStatus};
 use spillway_process::chain;
 use spillway_protocol::Secret;
@@ -64,6 +64,7 @@ impl Dispatcher {
         }
         io.listen().await?;
         let control = RpcServer::new(bus, service::EGRESS_HANDLER);
+        let runners = RpcClient::new(bus, service::EGRESS_HANDLER);
         let methods = [
             (service::STOP_EGRESS, ControlMethod::Stop),
             (service::UPDATE_STREAM, ControlMethod::UpdateStream),
@@ -71,7 +72,8 @@ impl Dispatcher {
         ];
         for (method, what) in methods {
             let (instance, records, finisher) = (Arc::clone(instance), records.clone(), Arc::clone(finisher));
-            let handler = Arc::new(ControlHandler { instance, records, finisher, what });
+            let runners = runners.clone();
+            let handler = Arc::new(ControlHandler { instance, records, finisher, runners, what });
             control.serve_pattern(method, Routing::Queue, handler).await?;
         }
         let (reconciler, accountant) = actors.loops();

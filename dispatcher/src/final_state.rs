@@ -89,10 +89,12 @@ impl Finisher {
         when: EndCondition,
     ) -> Result<bool, BusError> {
         let Some(record) = self.records.registry.get(id).await? else { return Ok(false) };
-        let message = if record.is_salvage() {
-            format!("{}; its uploads could not be completed: {message}", record.lost)
-        } else {
-            message
+        let message = match &record.resumption {
+            _ if record.is_salvage() => format!("{}; its uploads could not be completed: {message}", record.lost),
+            Some(resumption) if record.is_resuming() => {
+                format!("{}; the recording could not go on: {message}", resumption.why)
+            }
+            _ => message,
         };
         let FilesLeftBehind { mut facts, finished } = self.left_behind(&record).await;
         let outcome = if finished { Outcome::Complete } else { outcome(message.clone()) };
@@ -145,7 +147,8 @@ impl Finisher {
 
     /// There will be no further launch.
     async fn take_away_tickets(self: Arc<Self>, record: Box<Record>) {
-        let launch = if record.is_salvage() { record.dispatch.claim.as_str() } else { "" };
+        let goes_on = record.is_salvage() || record.is_resumption();
+        let launch = if goes_on { record.dispatch.claim.as_str() } else { "" };
         self.withdraw_tickets(&record.egress_id, &[&record.spare, launch]).await;
     }
 

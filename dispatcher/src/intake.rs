@@ -7,7 +7,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use livekit_token::{AccessToken, VideoGrants};
 use prost::Message;
 use spillway_bus::{Bid, Created, Dispatch, Handler, Incoming, Phase, Record, Tasks, Ticket, Tickets};
 use spillway_cost::Shape;
@@ -35,6 +34,7 @@ use crate::instance::Instance;
 use crate::launch::TaskLauncher;
 use crate::records::Records;
 use crate::report;
+use crate::room_token;
 
 /// Affinity of a full dispatcher. It wins only when no other one claims within half a second; then the caller at least
 /// learns why it is refused.
@@ -53,11 +53,6 @@ const DISK_TIMEOUT: Duration = Duration::from_secs(2);
 /// Between the end of the longest allowed recording and the end of its task by the platform: to close, upload and
 /// report. A store may be down for 15 minutes of it (`outage`) and Redis for as long (`last_report_timeout`).
 const FINISHING_S: u64 = 35 * 60;
-
-/// A room token without a duration limit in the plan; livekit's own egress uses the same.
-const UNLIMITED_TOKEN: Duration = Duration::from_secs(24 * 3600);
-/// Added to a room token's lifetime for the end of the recording.
-const TOKEN_MARGIN: Duration = Duration::from_secs(300);
 
 /// The actor that accepts egresses. Handler of StartEgress.
 pub struct Intake {
@@ -222,7 +217,9 @@ impl StartRequest<'_> {
         // A playlist without its end and images in a spool are for a salvage too, where its task can reach the disk.
         let objects = |output: &Output| matches!(output.kind(), OutputKind::Segments | OutputKind::Images);
         let spooled = plan.outputs.iter().any(objects);
-        if load.stored || (spooled && launcher.targets.all_are_here()) {
+        let can_be_salvaged = load.stored || (spooled && launcher.targets.all_are_here());
+        if can_be_salvaged || (config.resume && launcher.targets.any_is_resumable(&shapes)) {
+            record.nothing_to_salvage = !can_be_salvaged;
             let spare = Ticket { attempt: 2, ..ticket };
             record.spare = tickets.put(&spare, SPARE_TICKET_TTL).await?.reveal().to_owned();
         }
@@ -302,7 +299,7 @@ impl StartRequest<'_> {
         let token = match self.start.token.as_str() {
             // It joins no room.
             "" if plan.kind == EgressKind::Web => Secret::default(),
-            "" => room_token(plan, config)?,
+            "" => room_token::sign(plan, config)?,
             theirs => Secret::new(theirs.to_owned()),
         };
         Ok(Ticket {
@@ -318,6 +315,7 @@ impl StartRequest<'_> {
             },
             runner: config.runner.clone(),
             probe: None,
+            streams: None,
         })
     }
 
@@ -327,31 +325,6 @@ impl StartRequest<'_> {
             warn!(error = %chain(&error), "record of a refused egress not removed");
         }
     }
-}
-
-/// The permission to join one room, hidden, and to subscribe; for as long as the recording may take.
-fn room_token(plan: &EgressPlan, config: &Config) -> Result<Secret, RpcError> {
-    let waiting = config.queue_deadline + config.start_deadline;
-    let max = plan.limits.max_duration_ns;
-    let ttl = max.map_or(UNLIMITED_TOKEN, |ns| Duration::from_nanos(ns) + TOKEN_MARGIN + waiting);
-    let grants = VideoGrants {
-        room_join: true,
-        room: plan.room_name.clone(),
-        can_publish: Some(false),
-        can_subscribe: Some(true),
-        can_publish_data: Some(false),
-        hidden: true,
-        recorder: true,
-        ..VideoGrants::default()
-    };
-    AccessToken::with_api_key(&config.api_key, config.api_secret.reveal())
-        .with_identity(&plan.egress_id)
-        .with_kind("egress")
-        .with_ttl(ttl)
-        .with_grants(grants)
-        .to_jwt()
-        .map(Secret::new)
-        .map_err(|error| RpcError::new(Code::Internal, format!("make a room token: {}", chain(&error))))
 }
 
 /// A new ledger with its first entry: the ledger as JSON for the record, and its EgressInfo. `waiting`: why there is no

@@ -34,6 +34,7 @@ mod task_facts;
 pub mod targets;
 mod queue;
 mod admission;
+mod room_token;
 pub mod config;
 mod installation;
 mod overheads;

@@ -19,6 +19,7 @@ const FAMILIES: &[(&str, &str, &str)] = &[
     ("spillway_refusals_total", "counter", "Requests refused by reason"),
     ("spillway_given_up_total", "counter", "Requests that found no slot in time"),
     ("spillway_failures_total", "counter", "Recordings ended by the dispatcher by reason"),
+    ("spillway_resumptions_total", "counter", "Tasks that died, and with whose recording another goes on"),
     ("spillway_relaunches_total", "counter", "Tasks that never recorded and were replaced"),
     ("spillway_orphans_total", "counter", "Tasks without an egress that were ended"),
     (

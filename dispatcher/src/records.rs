@@ -59,7 +59,7 @@ impl Records {
     /// When Redis does not answer; a retry is right.
     pub async fn last_beat(&self, record: &Record) -> Result<Option<Duration>, BusError> {
         let last = self.heartbeats.last(&record.egress_id).await?;
-        Ok(last.filter(|(_, beat)| beat.attempt >= record.attempt).map(|(age, _)| age))
+        Ok(last.filter(|(_, beat)| record.is_beat_of(beat.attempt)).map(|(age, _)| age))
     }
 
     /// The runner of the record's current attempt has sent a heartbeat within [`HEARTBEAT_FRESH`].

@@ -6,12 +6,12 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use spillway_bus::{Pace, Record};
-use spillway_cost::{Load, Shape, shape_for};
+use spillway_cost::{Capacity, Load, Platform, Shape, shape_for};
 use spillway_launchers::{Launcher, Quota, StopMode, TaskLinks, TaskRef, TaskStatus};
 use spillway_plan::EgressKind;
 use tokio::time::Instant;
 
-use crate::config::targets::TargetConfig;
+use crate::config::targets::{LauncherConfig, TargetConfig};
 use crate::lock::locked;
 
 /// A launch token further away than this is not waited for: the next target may have one.
@@ -81,6 +81,13 @@ impl Target {
     /// Not to be held across an `await`.
     pub fn breaker(&self) -> MutexGuard<'_, Breaker> {
         locked(&self.breaker)
+    }
+
+    /// Where one of its tasks dies another one goes on. On machines of the operator's and on spot capacity such a death is
+    /// to be expected, and another task starts within seconds.
+    pub fn is_resumable(&self) -> bool {
+        let simulated = matches!(self.config.launcher, LauncherConfig::Simulated { .. });
+        self.config.capacity == Capacity::Spot || (self.launcher.platform() == Platform::Host && !simulated)
     }
 
     /// Why a request of this kind can never run here.
@@ -220,6 +227,11 @@ impl Targets {
             against.extend(refusal.map(|message| format!("{} {message}", target.name())));
         }
         if shapes.is_empty() { Err(against.join("; ")) } else { Ok(shapes) }
+    }
+
+    /// Of the targets in `shapes` one is [resumable](Target::is_resumable).
+    pub fn any_is_resumable(&self, shapes: &BTreeMap<String, Shape>) -> bool {
+        self.all().iter().any(|target| shapes.contains_key(target.name()) && target.is_resumable())
     }
 
     /// Sorts the targets in `shapes`: those to ask, without `tried`, and when a closed one opens again.

@@ -11,6 +11,8 @@ mod task_exits;
 mod orphans;
 #[path = "sim/lost_writes.rs"]
 mod lost_writes;
+#[path = "sim/resumption.rs"]
+mod resumption;
 #[path = "sim/storm.rs"]
 mod storm;
 #[path = "sim/upgrade.rs"]

@@ -8,7 +8,10 @@
 //! writes as the muxer of MP4 does, and with `boxes` what can be read as one · `fast` writes ten megabytes a second. An HLS
 //! output of the plan has segments of 100 ms, an image output an image each 100 ms; with `late` both begin 300 ms after the
 //! first media. Streams are connected at once, or with `wedge` tried again and again; `fail1` fails the stream of that id,
-//! after 300 ms.
+//! after 300 ms. `stillborn` dies before it joins the room, `unopened`
+//! when its files are made and empty. With `once` faults are those of the first process alone, and with
+//! `away` the process that takes its place finds nobody, and waits. Faults come 300 ms after the first media, with `aged` 1.5 s.
+//! `tokens` says how often a newer token was given before.
 
 use std::error::Error;
 use std::io::Write;
@@ -22,7 +25,7 @@ use spillway_ipc::{
     image_file, segment_file,
 };
 use spillway_plan::segment_name::SegmentFormat;
-use spillway_plan::{Container, ImageCodec, OutputKind};
+use spillway_plan::{Container, ImageCodec, OutputKind, Secret};
 
 /// How often the script records a little.
 const STEP: Duration = Duration::from_millis(20);
@@ -163,13 +166,14 @@ struct ScriptedImages {
     folder: PathBuf,
     codec: ImageCodec,
     n: u32,
+    first_n: u32,
 }
 
 impl ScriptedImages {
     /// Records a little.
     fn step(&mut self, now_ns: u64, writer: &EventWriter) -> Result<(), Box<dyn Error>> {
         let (output, n) = (self.output, self.n);
-        if now_ns < u64::from(n) * 100_000_000 {
+        if now_ns < u64::from(n - self.first_n) * 100_000_000 {
             return Ok(());
         }
         let content = format!("image {n}");
@@ -223,11 +227,20 @@ fn main() -> Result<(), Box<dyn Error>> {
     });
     let Ok(MediaCommand::Start(start)) = commands.recv() else { return Ok(()) };
     let script = start.plan.room_name.clone();
-    let does = |behaviour: &str| script.split('-').any(|part| part == behaviour);
+    let says = |behaviour: &str| script.split('-').any(|part| part == behaviour);
+    let is_well = says("once") && start.resume.is_some();
+    let does = |behaviour: &str| {
+        let is_fault = ["stillborn", "unopened", "die", "exit3", "mute"].contains(&behaviour);
+        says(behaviour) && !(is_fault && is_well)
+    };
+    let resume = start.resume.clone().unwrap_or_default();
     let emit = |event: MediaEvent| writer.send(&event);
     let alive = |media_ns| MediaEvent::Alive { media_ns, lag_ms: 0, backlog_bytes: 0, streams: vec![] };
 
     emit(alive(0))?;
+    if does("stillborn") {
+        std::process::abort();
+    }
     if does("environment") {
         let mut names: Vec<String> = std::env::vars().map(|(name, _)| name).collect();
         names.sort();
@@ -245,7 +258,12 @@ fn main() -> Result<(), Box<dyn Error>> {
     }
     let room_id = if does("other") { "RM_other" } else { "RM_scripted" };
     emit(MediaEvent::Joined { room_id: room_id.into(), room_name: script.clone() })?;
-    if does("wait") {
+    if does("tokens") {
+        let count = start.token.reveal().matches("-newer").count();
+        emit(MediaEvent::Noted { message: format!("{count} newer tokens") })?;
+    }
+    emit(MediaEvent::Token { token: Secret::new(format!("{}-newer", start.token.reveal())) })?;
+    if does("wait") || (does("away") && start.resume.is_some()) {
         emit(MediaEvent::Waiting { what: "waiting for the first track".into() })?;
         loop {
             match commands.recv_timeout(Duration::from_millis(200)) {
@@ -262,12 +280,18 @@ fn main() -> Result<(), Box<dyn Error>> {
     let container = if does("mp4") { Container::Mp4 } else { Container::Ogg };
     let open = |asked: &[(u32, u32)]| open_files(&commands, &writer, asked, container);
     // The second one first: the order of results is the request's.
-    let asked: &[(u32, u32)] = match (does("nofile") || start.plan.files().next().is_none(), does("two")) {
+    let outputs: &[u32] = match (does("nofile") || start.plan.files().next().is_none(), does("two")) {
         (true, _) => &[],
-        (false, true) => &[(1, 1), (0, 0)],
-        (false, false) => &[(0, 0)],
+        (false, true) => &[1, 0],
+        (false, false) => &[0],
     };
-    let Some(mut files) = open(asked)? else { return Ok(()) };
+    let going = outputs.iter().filter(|output| !resume.ended_outputs.contains(output));
+    let number = |output: &u32| (*resume.first_files.get(output).unwrap_or(output), *output);
+    let asked: Vec<(u32, u32)> = going.map(number).collect();
+    let Some(mut files) = open(&asked)? else { return Ok(()) };
+    if does("unopened") {
+        std::process::abort();
+    }
     let ahead_ns = start.clock_ahead_ns;
     let unix_ns = || SystemTime::now().duration_since(UNIX_EPOCH).map(|since| since.as_nanos() as i64 + ahead_ns);
     let started_at = unix_ns()?;
@@ -278,17 +302,19 @@ fn main() -> Result<(), Box<dyn Error>> {
     let degraded = if does("degraded") { vec!["frozen for 3.0 s".to_owned()] } else { vec![] };
     let mut changes = u32::from(does("again"));
     let hls = (0u32..).zip(&start.plan.outputs).find(|(_, output)| output.kind() == OutputKind::Segments);
+    let first_n = |output: u32| resume.first_numbers.get(&output).copied().unwrap_or_default();
     let mut segments = hls.zip(start.spool.clone()).map(|((output, _), folder)| ScriptedSegments {
         output,
         folder,
-        n: 0,
+        n: first_n(output),
         at_ns: 0,
         bytes: 0,
     });
     let of_images = start.plan.images().zip(std::iter::repeat(start.spool.clone()));
     let mut images: Vec<ScriptedImages> = of_images
         .filter_map(|((output, images), folder)| {
-            Some(ScriptedImages { output, folder: folder?, codec: images.codec, n: 0 })
+            let first_n = first_n(output);
+            Some(ScriptedImages { output, folder: folder?, codec: images.codec, n: first_n, first_n })
         })
         .collect();
     // Outputs take the first unit before it is told of.
@@ -310,17 +336,18 @@ fn main() -> Result<(), Box<dyn Error>> {
     let failing: Vec<u32> = script.split('-').filter_map(|part| part.strip_prefix("fail")?.parse().ok()).collect();
     let elapsed_ns = || began.elapsed().as_nanos() as u64;
     let why = loop {
+        let old_enough = began.elapsed() > Duration::from_millis(if says("aged") { 1500 } else { 300 });
+        let is_mute = old_enough && does("mute");
         for file in &mut files {
             if does("boxes") {
                 fragment(&mut file.spool, bytes)?;
             } else {
                 step(&mut file.spool, container, bytes)?;
             }
-            if !does("mute") {
+            if !is_mute {
                 emit(file.wrote())?;
             }
         }
-        let old_enough = began.elapsed() > Duration::from_millis(300);
         if !does("late") || old_enough {
             if let Some(segments) = &mut segments {
                 segments.step(elapsed_ns(), &writer)?;
@@ -329,13 +356,13 @@ fn main() -> Result<(), Box<dyn Error>> {
                 images.step(elapsed_ns(), &writer)?;
             }
         }
-        if !does("mute") {
+        if !is_mute {
             let streams = live.iter().map(|id| StreamLag { id: *id, lag_ms: 40 }).collect();
             emit(MediaEvent::Alive { media_ns: elapsed_ns(), lag_ms: 0, backlog_bytes: 0, streams })?;
         }
         if old_enough && changes > 0 {
             changes -= 1;
-            let behind = start.plan.outputs.len() as u32;
+            let behind = resume.next_file.max(start.plan.outputs.len() as u32);
             let next: Vec<(u32, u32)> = (behind..).zip(files.iter().map(|file| file.output)).collect();
             let mut ended_at = 0;
             for file in files.drain(..) {

@@ -60,6 +60,8 @@ pub struct Settings {
     pub start_timeout_ms: u64,
     /// How long the media process may make no progress while it finishes its files.
     pub drain_timeout_ms: u64,
+    /// How often within an hour another media process takes the place of one that died; 0: its death is the end.
+    pub media_restarts: u32,
     /// How long the last report waits for Redis. Without it a finished recording counts as a dead one, so this outlasts a
     /// long outage; it costs what an idle machine costs.
     pub last_report_timeout_ms: u64,
@@ -80,6 +82,7 @@ impl Default for Settings {
             hang_after_ms: 10_000,
             start_timeout_ms: 0,
             drain_timeout_ms: 30_000,
+            media_restarts: 3,
             last_report_timeout_ms: 15 * 60_000,
             report_timeout_ms: 30_000,
             upload: UploadSettings::default(),
@@ -88,7 +91,7 @@ impl Default for Settings {
 }
 
 impl Settings {
-    /// Limits of the plan and timeouts of these settings, for the session.
+    /// Limits of the plan and timeouts of these settings, for the session of a task that has no other one to hand over to.
     pub fn rules(&self, limits: &Limits) -> SessionRules {
         SessionRules {
             max_duration: limits.max_duration_ns.map(Duration::from_nanos),
@@ -97,6 +100,8 @@ impl Settings {
             start_timeout: (self.start_timeout_ms > 0).then(|| Duration::from_millis(self.start_timeout_ms)),
             hang_after: Duration::from_millis(self.hang_after_ms),
             drain_timeout: Duration::from_millis(self.drain_timeout_ms),
+            max_restarts: self.media_restarts,
+            hand_over: false,
         }
     }
 

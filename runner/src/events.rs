@@ -11,8 +11,10 @@ use tokio::sync::oneshot;
 pub enum StopSource {
     /// StopEgress.
     Api,
-    /// SIGTERM or SIGINT.
+    /// SIGTERM or SIGINT to a recording by hand.
     Signal,
+    /// SIGTERM to a task that nobody has asked to stop: its platform takes it away.
+    Host,
 }
 
 /// An event for [`Session::on`](crate::session::machine::Session::on).

@@ -38,7 +38,7 @@ struct RunnerArgs {
     /// JSON or YAML with one of room_composite, participant, track_composite, track, web, egress; "-" reads standard input.
     #[arg(long, value_name = "FILE")]
     request: Option<PathBuf>,
-    /// Finishes the uploads of a recording whose task died; started by a dispatcher.
+    /// Goes on with a recording whose task is gone, where its record says so, or finishes its uploads; started by a dispatcher.
     #[arg(long, conflicts_with = "request", env = "SPILLWAY_SALVAGE")]
     salvage: bool,
     /// Records nothing: checks what a recording would need from here and reports it; started by a dispatcher's `probe`.
@@ -64,6 +64,9 @@ struct RunnerArgs {
     /// Gives up when nothing could be recorded for so many seconds.
     #[arg(long, value_name = "SECONDS")]
     start_timeout: Option<u64>,
+    /// How often within an hour another media process takes the place of one that died; 0: its death is the end.
+    #[arg(long, value_name = "NUMBER")]
+    media_restarts: Option<u32>,
     /// The media program; without it, `spillway-media` beside this one.
     #[arg(long, env = media::PROGRAM_VARIABLE, value_name = "PROGRAM")]
     media: Option<PathBuf>,
@@ -155,11 +158,13 @@ fn run_request(arguments: RunnerArgs) -> anyhow::Result<ExitCode> {
         token: secret("LIVEKIT_TOKEN"),
     };
     let limits = LimitRules::lasting(arguments.max_duration.map(|s| s * 1_000_000_000));
+    let usual = Settings::default();
     let settings = Settings {
+        media_restarts: arguments.media_restarts.unwrap_or(usual.media_restarts),
         local_root: arguments.local_root,
         start_timeout_ms: arguments.start_timeout.map_or(0, |s| s * 1000),
         guard: GuardRules { allow: arguments.allow_host },
-        ..Settings::default()
+        ..usual
     };
     let file = arguments.request.context("no request")?;
     let shot = oneshot::prepare(oneshot::read(&file)?, &access, limits)?;

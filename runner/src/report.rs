@@ -3,6 +3,8 @@
 //! which only the newest counts; one update is in flight. It runs beside the session, ends with the last report, and never
 //! ends the recording itself.
 
+mod handing_over;
+
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -141,6 +143,11 @@ impl Reporter {
         self.reports.send_modify(|_| {});
     }
 
+    /// All that is known by now, also what was not worth a report of its own.
+    pub fn newest(&self) -> EgressReport {
+        EgressReport { ledger: lock(&self.ledger).clone() }
+    }
+
     /// The newest EgressInfo.
     pub fn info(&self) -> EgressInfo {
         self.reports.borrow().info().clone()
@@ -166,6 +173,10 @@ pub enum Delivered {
     Left,
     /// Redis could not be reached: its record says that this egress goes on, and what is kept for a salvage stays there.
     Unwritten,
+    /// Another task goes on with the recording.
+    HandedOver,
+    /// Redis does not take what is handed over.
+    NotHandedOver,
     /// Another writer has ended this egress; nothing was reported.
     NotOurs,
 }
@@ -200,7 +211,7 @@ enum Ownership {
 
 impl ReportPublisher {
     /// Delivers until the last report is delivered or given up.
-    pub async fn run(self, mut reports: watch::Receiver<EgressReport>) -> Delivered {
+    pub async fn run(&self, mut reports: watch::Receiver<EgressReport>) -> Delivered {
         // The report at the beginning was delivered by the dispatcher.
         let mut behind = false;
         loop {

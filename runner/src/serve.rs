@@ -1,26 +1,27 @@
 //! Puts the runner together, for a dispatcher (`serve_task`) and alone (`serve_request`): connections, ownership, and the tasks
 //! that run beside the session until its end is delivered. The steps of a recording are in `session`.
 
+mod going_on;
+mod job;
+mod signals;
+
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
-use prost::Message;
 use spillway_bus::{
-    Bus, ClaimToken, Heartbeats, IoClient, RedisConfig, Registry, Ticket, TicketKey, Tickets, UploadStates,
+    Bus, ClaimToken, Heartbeats, IoClient, LiveStreams, RedisConfig, Registry, Ticket, TicketKey, Tickets,
+    UploadStates, lifecycle,
 };
-use spillway_guard::GuardRules;
-use spillway_ipc::migration::{MigrationSignal, MigrationSignals};
-use spillway_plan::{Destinations, EgressPlan};
+use spillway_ipc::migration::MigrationSignals;
 use spillway_process::Clock;
 use spillway_process::retry::RetrySchedule;
-use spillway_process::shutdown::{Signal, Signals};
+use spillway_process::shutdown::Signals;
+use spillway_protocol::Code;
 use spillway_protocol::ledger::{EgressLedger, Fact, Outcome};
 use spillway_protocol::livekit::EgressInfo;
-use spillway_protocol::rpc::StartEgressRequest;
-use spillway_protocol::{Code, Secret, hide_value};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::time::timeout;
 use tracing::{Instrument, info, info_span, warn};
 
@@ -31,11 +32,16 @@ use crate::heartbeat::HeartbeatTask;
 use crate::oneshot::OneShot;
 use crate::report::{Delivered, ReportPublisher, Reporter};
 use crate::salvage::{SalvageJob, salvage};
-use crate::session::{self, SessionEnd, SessionJob, drive, media};
+use crate::session::machine::SessionRules;
+use crate::session::{self, SessionEnd, SessionJob, drive};
 use crate::ticket::{self, Names, RunnerTask};
 use crate::upload::UploadResources;
-use crate::upload::checkpoint::{Checkpoint, CheckpointWriter};
+use crate::upload::checkpoint::CheckpointWriter;
 use crate::upload::stores::{self, StoreFactory};
+use going_on::{go_on, keep_streams, take_over};
+use job::{can_be_updated, first_streams, job_of};
+pub(crate) use job::{destinations_of, guard_of, settings_of};
+use signals::{forward_signals, log_migrations};
 
 /// Events for the session besides those of the media process: a handful.
 const INBOX_CAPACITY: usize = 16;
@@ -100,7 +106,8 @@ async fn connect(redis: &RedisConfig) -> Result<Bus, spillway_bus::BusError> {
 /// methods are subscribed, then the record is taken over, only then the room is joined; so a stop is never lost.
 ///
 /// # Errors
-/// Redis does not answer before the egress is owned, or its record is not readable. Later errors are outcomes.
+/// Redis does not answer before the egress is owned, or its record is not readable; or it does not take the record with which
+/// the recording is handed over to another task. Other errors are outcomes.
 pub async fn serve_ticket(
     bus: &Bus,
     tickets: &Tickets,
@@ -147,8 +154,11 @@ pub async fn serve_ticket(
     let (checkpoint_writer, checkpoint_loop) =
         CheckpointWriter::start(states.clone(), names.egress_id.clone(), names.attempt);
     let (spare, lost) = (record.spare.clone(), record.lost.clone());
+    let resumption = record.resumption.clone().filter(|_| record.is_resumption());
+    let may_hand_over = lifecycle::can_be_resumed(&record);
+    let is_stopped = record.stop_asked;
     let publisher = ReportPublisher {
-        registry,
+        registry: registry.clone(),
         io,
         egress_id: names.egress_id.clone(),
         attempt: names.attempt,
@@ -160,30 +170,55 @@ pub async fn serve_ticket(
     // Subscribed before the first fact.
     let reports = reporter.reports();
     let session_tx = inbox.clone();
+    let (live_streams, streams_changed) = watch::channel(LiveStreams::default());
     let session = async {
         let destinations = match destinations_of(&ticket) {
             Ok(destinations) => destinations,
             Err(error) => return fail(&reporter, &error),
         };
-        if task == RunnerTask::Salvage {
+        let root = match settings.root().context("find the working directory") {
+            Ok(root) => root,
+            Err(error) => return fail(&reporter, &error),
+        };
+        let mut left = SalvageJob {
+            egress_id: names.egress_id.clone(),
+            checkpoint: None,
+            destinations: destinations.clone(),
+            root,
+            stores: stores.clone(),
+            settings: settings.upload.clone(),
+            lost,
+            goes_on: resumption.is_some(),
+        };
+        if resumption.is_some() || task == RunnerTask::Salvage {
+            left.checkpoint = take_over(&states, &names).await;
+        }
+        if resumption.is_none() && task == RunnerTask::Salvage {
             // Its streams have ended.
             drop(updates);
-            let root = match settings.root().context("find the working directory") {
-                Ok(root) => root,
-                Err(error) => return fail(&reporter, &error),
-            };
-            let checkpoint = take_over(&states, &names).await;
-            let (egress_id, settings) = (names.egress_id.clone(), settings.upload.clone());
-            let job = SalvageJob { egress_id, checkpoint, destinations, root, stores, settings, lost };
             return tokio::select! {
-                () = salvage(job, &reporter) => SessionEnd::Reported,
+                () = salvage(left, &reporter) => SessionEnd::Reported,
                 () = session::ownership_lost(events) => SessionEnd::OwnershipLost,
             };
         }
         let resources = UploadResources { destinations, stores, checkpoint_writer, settings: settings.upload.clone() };
-        match job_of(&ticket, &settings, resources, bus.clock()) {
-            Ok(job) => drive(job, &reporter, events, updates, session_tx).await,
-            Err(error) => fail(&reporter, &error),
+        let job = match job_of(&ticket, &settings, resources, (bus.clock(), live_streams)) {
+            Ok(job) => job,
+            Err(error) => {
+                let Some(resumption) = resumption else { return fail(&reporter, &error) };
+                let lost = format!("{}; the recording could not go on: {error:#}", resumption.why);
+                salvage(SalvageJob { lost, goes_on: false, ..left }, &reporter).await;
+                return SessionEnd::Reported;
+            }
+        };
+        let job = SessionJob { rules: SessionRules { hand_over: may_hand_over, ..job.rules }, ..job };
+        if is_stopped {
+            // Asked for while no task was there.
+            let _ = session_tx.try_send(SessionEvent::StopAsked(StopSource::Api));
+        }
+        match resumption {
+            None => drive(job, &reporter, events, updates, session_tx).await,
+            Some(resumption) => go_on(job, left, resumption.why, &reporter, (events, updates, session_tx)).await,
         }
     };
     let recorded = async {
@@ -193,6 +228,9 @@ pub async fn serve_ticket(
         tokio::select! {
             ended = &mut session => match ended {
                 SessionEnd::Reported => reporting.await,
+                SessionEnd::HandedOver(why) => {
+                    publisher.hand_over(&reporter.newest(), why, bus.clock().unix_ms()).await
+                }
                 SessionEnd::OwnershipLost => Delivered::NotOurs,
             },
             // The media process may need a moment longer to exit.
@@ -205,8 +243,9 @@ pub async fn serve_ticket(
     let delivered = tokio::select! {
         delivered = recorded => delivered,
         () = heartbeat.run(&reporter, inbox.clone()) => Delivered::Left,
-        () = forward_signals(signals, inbox) => Delivered::Left,
+        () = forward_signals(signals, inbox, Some((&registry, &names.egress_id))) => Delivered::Left,
         () = then_pending(checkpoint_loop) => Delivered::Left,
+        () = then_pending(keep_streams(tickets, &names, &spare, streams_changed)) => Delivered::Left,
         () = log_migrations(migration) => Delivered::Left,
     };
     if matches!(delivered, Delivered::Acknowledged | Delivered::Left) {
@@ -214,6 +253,8 @@ pub async fn serve_ticket(
     }
     control.close().await;
     info!(?delivered, "done");
+    // The dispatcher sees a task that has failed, and another one goes on.
+    anyhow::ensure!(delivered != Delivered::NotHandedOver, "redis does not take what is handed over to another task");
     Ok(ServeOutcome::Served(delivered))
 }
 
@@ -228,18 +269,6 @@ fn fail(reporter: &Reporter, error: &anyhow::Error) -> SessionEnd {
     SessionEnd::Reported
 }
 
-/// The checkpoint of the dead attempt; from here on that attempt can write none.
-async fn take_over(states: &UploadStates, names: &Names) -> Option<Checkpoint> {
-    let found = ticket::with_retries(|| states.get(&names.egress_id)).await;
-    let (_, text) = found
-        .inspect_err(|error| warn!(error = %spillway_process::chain(error), "state of the uploads not read"))
-        .ok()??;
-    if let Err(error) = ticket::with_retries(|| states.put(&names.egress_id, names.attempt, &text)).await {
-        warn!(error = %spillway_process::chain(&error), "state of the uploads not taken over");
-    }
-    serde_json::from_slice(&text).inspect_err(|error| warn!(%error, "state of the uploads not understood")).ok()
-}
-
 /// The egress is over and reported: removes what a salvage would need. All of it has a TTL as well.
 async fn clean_up(states: &UploadStates, tickets: &Tickets, names: &Names, spare: &str) {
     let removed = timeout(CLEAN_UP_TIMEOUT, async {
@@ -251,109 +280,6 @@ async fn clean_up(states: &UploadStates, tickets: &Tickets, names: &Names, spare
     });
     if let Ok(Err(error)) = removed.await {
         warn!(error = %spillway_process::chain(&error), "state of the uploads not removed");
-    }
-}
-
-pub(crate) fn destinations_of(ticket: &Ticket) -> anyhow::Result<Vec<Destinations>> {
-    let Some(text) = &ticket.destinations else { return Ok(vec![]) };
-    // The error goes into the EgressInfo.
-    serde_json::from_str(text.reveal()).map_err(hide_value).context("read the destinations in the ticket")
-}
-
-/// Settings of a dispatcher of another version that cannot be read are no reason to lose a recording.
-pub(crate) fn settings_of(ticket: &Ticket) -> Settings {
-    let settings = match &ticket.runner {
-        serde_json::Value::Null => Settings::default(),
-        given => serde_json::from_value(given.clone()).unwrap_or_else(|error| {
-            let error = hide_value(error);
-            warn!(%error, "runner settings in the ticket not understood, defaults taken");
-            Settings::default()
-        }),
-    };
-    Settings { guard: guard_of(&ticket.runner), ..settings }
-}
-
-/// What the request may name, by the settings in a ticket. A dispatcher writes it always, if only that nothing is open; one
-/// that does not is of a version without a guard, whose configured stores are not marked as such: while it is replaced its
-/// recordings go on as they began.
-pub(crate) fn guard_of(settings: &serde_json::Value) -> GuardRules {
-    match settings.get("guard") {
-        Some(given) => serde_json::from_value(given.clone()).unwrap_or_default(),
-        None => GuardRules::unrestricted(),
-    }
-}
-
-/// A plan that cannot be read has none; that is an error later, when the egress is ours.
-fn can_be_updated(ticket: &Ticket) -> bool {
-    let plan = serde_json::from_str::<EgressPlan>(ticket.plan_json.reveal());
-    plan.is_ok_and(|plan| plan.streams().is_some_and(|(_, streams)| streams.can_be_updated()))
-}
-
-/// Their keys are in the request and not in the plan.
-fn streams_of(ticket: &Ticket, plan: &EgressPlan) -> anyhow::Result<Vec<Secret>> {
-    if plan.streams().is_none() {
-        return Ok(vec![]);
-    }
-    let start =
-        StartEgressRequest::decode(ticket.request.reveal().as_slice()).context("read the request in the ticket")?;
-    Ok(spillway_plan::stream_urls(&start)?)
-}
-
-/// Its secrets are in the request and in the ticket, not in the plan.
-fn page_url_of(ticket: &Ticket, plan: &EgressPlan, settings: &Settings) -> anyhow::Result<Option<Secret>> {
-    let Some(page) = plan.page() else { return Ok(None) };
-    let start =
-        StartEgressRequest::decode(ticket.request.reveal().as_slice()).context("read the request in the ticket")?;
-    let base = settings.template_base.as_deref();
-    Ok(Some(spillway_plan::page_url(&start, page.kind, base, (&ticket.ws_url, &ticket.token))?))
-}
-
-fn job_of(
-    ticket: &Ticket,
-    settings: &Settings,
-    resources: UploadResources,
-    clock: &Clock,
-) -> anyhow::Result<SessionJob> {
-    let plan = serde_json::from_str::<EgressPlan>(ticket.plan_json.reveal()).map_err(hide_value);
-    let plan = plan.context("read the plan in the ticket")?;
-    let page_url = page_url_of(ticket, &plan, settings)?;
-    Ok(SessionJob {
-        streams: streams_of(ticket, &plan)?,
-        ws_url: ticket.ws_url.clone(),
-        token: ticket.token.clone(),
-        media: settings.media_settings(page_url.as_ref()),
-        page_url,
-        program: settings.media_program.clone().map_or_else(media::program, Ok)?,
-        root: settings.root().context("find the working directory")?,
-        rules: settings.rules(&plan.limits),
-        resources,
-        plan,
-        clock: clock.clone(),
-    })
-}
-
-async fn forward_signals(mut signals: Signals, inbox: mpsc::Sender<SessionEvent>) {
-    loop {
-        let signal = signals.next().await;
-        info!(
-            signal = match signal {
-                Signal::Term => "SIGTERM",
-                Signal::Int => "SIGINT",
-            },
-            "asked to finish"
-        );
-        let _ = inbox.send(SessionEvent::StopAsked(StopSource::Signal)).await;
-    }
-}
-
-/// Only logs: clients of Redis and of stores reconnect by themselves when a call is not answered, and the media process
-/// rejoins the room.
-async fn log_migrations(mut migration: MigrationSignals) {
-    loop {
-        match migration.next().await {
-            MigrationSignal::Announced => info!("the platform will move this task to another machine; it goes on"),
-            MigrationSignal::Completed => info!("moved to another machine"),
-        }
     }
 }
 
@@ -384,7 +310,9 @@ pub async fn serve_request(
         root: settings.root().context("find the working directory")?,
         media: settings.media_settings(page_url.as_ref()),
         page_url,
-        streams: spillway_plan::stream_urls(&shot.start)?,
+        streams: first_streams(spillway_plan::stream_urls(&shot.start)?),
+        live_streams: watch::Sender::new(LiveStreams::default()),
+        earlier: None,
         plan: shot.plan,
         ws_url: shot.ws_url,
         token: shot.token,
@@ -403,30 +331,11 @@ pub async fn serve_request(
     async {
         tokio::select! {
             _ = drive(job, &reporter, events, updates, session_tx) => {}
-            () = forward_signals(signals, inbox) => {}
+            () = forward_signals(signals, inbox, None) => {}
             () = log_migrations(migration) => {}
         }
     }
     .instrument(span)
     .await;
     Ok(reporter.info())
-}
-
-#[cfg(test)]
-mod tests {
-    use serde_json::json;
-
-    use super::*;
-
-    #[test]
-    fn settings_without_a_guard_are_of_a_dispatcher_that_knows_none() {
-        for older in [json!(null), json!({}), json!({ "media": {} })] {
-            assert_eq!(guard_of(&older), GuardRules::unrestricted(), "{older}");
-        }
-        for closed in [json!({ "guard": {} }), json!({ "guard": { "allow": [] } }), json!({ "guard": "unreadable" })] {
-            assert_eq!(guard_of(&closed), GuardRules::default(), "{closed}");
-        }
-        let open = json!({ "guard": { "allow": ["minio"] }, "of_a_newer_version": 1 });
-        assert_eq!(guard_of(&open).allow, ["minio"]);
-    }
 }

@@ -18,7 +18,7 @@ const MAX_HANDOVER_BYTES: u64 = 1 << 20;
 pub enum RunnerTask {
     /// To record an egress.
     Record,
-    /// To finish the uploads of a task that died.
+    /// After the death of a task: to go on with its recording, or to finish its uploads. The record says which.
     Salvage,
     /// To check what a recording would need.
     Probe,

@@ -42,8 +42,13 @@ struct FaultScenario {
 
 /// One recording of each container, running for `seconds`.
 async fn recording(seconds: f64) -> Result<FaultScenario> {
+    recording_with("", seconds).await
+}
+
+/// `more`: of the dispatcher's YAML.
+async fn recording_with(more: &str, seconds: f64) -> Result<FaultScenario> {
     let servers = TestServers::start("").await?;
-    let dispatcher = servers.dispatcher("dispatcher", "").await?;
+    let dispatcher = servers.dispatcher("dispatcher", more).await?;
     let room = TestRoom::open(&servers.api, "fault").await?;
     let file = |name: &str| servers.folder().join("files").join(name);
     let running = room.record(&servers.api, |name| json!({ "filepath": file(name).to_string_lossy() })).await?;
@@ -87,11 +92,12 @@ fn unix_now() -> f64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0.0, |since| since.as_secs_f64())
 }
 
-/// All recordings are killed at one random moment: files are playable, at most 2 s are lost, one terminal state in time.
+/// All recordings are killed at one random moment, and nothing goes on: files are playable, at most 2 s are lost, one terminal
+/// state in time.
 async fn kill(name: &str, limit: Duration) -> Result<()> {
     let extra = rand::random_range(0.0..1.5);
     println!("{name} is killed {extra:.3} s after the fourth second");
-    let scenario = recording(4.0 + extra).await?;
+    let scenario = recording_with("resume: off\n", 4.0 + extra).await?;
     let pids = scenario.servers.pids(name);
     ensure!(
         pids.len() >= scenario.egresses.len(),

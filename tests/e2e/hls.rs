@@ -257,7 +257,7 @@ async fn sound_alone(harness: &E2eHarness) -> Result<()> {
 
 /// Where the output of a case with servers of its own goes.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Place {
+pub enum Place {
     Disk,
     Bucket,
 }
@@ -276,16 +276,17 @@ pub struct HlsScenario {
 pub const FOLDER: &str = "calls/hls";
 
 impl HlsScenario {
-    async fn recording(place: Place) -> Result<Self> {
+    pub async fn recording(place: Place) -> Result<Self> {
         let bucket = if place == Place::Bucket { Some(TestBucket::s3().await?) } else { None };
-        Self::recording_to(bucket, "").await
+        Self::recording_to(bucket, "", "").await
     }
 
-    /// To the disk without a bucket. `settings`: more of the runner's, each with a comma before it.
-    pub async fn recording_to(bucket: Option<TestBucket>, settings: &str) -> Result<Self> {
+    /// To the disk without a bucket. `settings`: more of the runner's, each with a comma before it; `more`: of the dispatcher's
+    /// YAML.
+    pub async fn recording_to(bucket: Option<TestBucket>, settings: &str, more: &str) -> Result<Self> {
         let servers = TestServers::start("").await?;
         let spool = servers.folder().join("spool");
-        let more = format!("runner: {{ checkpoint: 2s, spool_dir: {}{settings} }}\n", spool.display());
+        let more = format!("runner: {{ checkpoint: 2s, spool_dir: {}{settings} }}\n{more}", spool.display());
         let dispatcher = servers.dispatcher("dispatcher", &more).await?;
         let room = TestRoom::open(&servers.api, "hls").await?;
         let mut output = match bucket {
@@ -322,7 +323,7 @@ impl HlsScenario {
         Ok(folder)
     }
 
-    fn kill(&self, name: &str, kind: Signal) -> Result<()> {
+    pub fn kill(&self, name: &str, kind: Signal) -> Result<()> {
         let pids = self.servers.pids(name);
         ensure!(pids.len() == 1, "{} processes called {name}", pids.len());
         signal(pids[0], kind)
@@ -374,10 +375,12 @@ async fn on_s3() -> Result<()> {
     tidy(&scenario.servers, scenario.bucket.as_ref()).await
 }
 
-/// After the death of a process the playlist plays to its end, and only what no other process had is lost.
+/// After the death of a process, where nothing goes on, the playlist plays to its end, and only what no other process had is
+/// lost.
 async fn killed(name: &str, place: Place) -> Result<()> {
     let whole_task = name == "spillway-runner";
-    let scenario = HlsScenario::recording(place).await?;
+    let bucket = if place == Place::Bucket { Some(TestBucket::s3().await?) } else { None };
+    let scenario = HlsScenario::recording_to(bucket, "", "resume: off\n").await?;
     tokio::time::sleep(Duration::from_secs_f64(rand::random_range(6.0..8.0))).await;
     let with_its_disk = whole_task && place == Place::Bucket;
     if with_its_disk {

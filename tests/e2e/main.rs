@@ -30,6 +30,7 @@ mod mistakes;
 mod guard;
 mod page_guard;
 mod faults;
+mod resume;
 mod uploads;
 mod clouds;
 mod probe;
@@ -86,6 +87,7 @@ fn main() -> ExitCode {
         template::cases(),
         console::cases(),
         faults::cases(),
+        resume::cases(),
         uploads::cases(),
         clouds::cases(),
         probe::cases(),

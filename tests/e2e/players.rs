@@ -181,7 +181,7 @@ async fn behind_a_proxy() -> Result<(HlsScenario, FaultProxy)> {
     let mut bucket = TestBucket::s3().await?;
     let proxy = FaultProxy::start(&bucket.address(), 12).await?;
     bucket.reached_through(&proxy);
-    Ok((HlsScenario::recording_to(Some(bucket), ", outage: 4s").await?, proxy))
+    Ok((HlsScenario::recording_to(Some(bucket), ", outage: 4s", "").await?, proxy))
 }
 
 /// Lengths and counts of what is listed; a hole is in no sum.

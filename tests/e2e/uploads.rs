@@ -76,13 +76,14 @@ struct UploadScenario {
 impl UploadScenario {
     /// One recording of each container on its way into `bucket`.
     async fn recording(bucket: TestBucket) -> Result<Self> {
-        Self::recording_on(TestServers::start("").await?, bucket).await
+        Self::recording_on(TestServers::start("").await?, bucket, "").await
     }
 
-    async fn recording_on(servers: TestServers, bucket: TestBucket) -> Result<Self> {
+    /// `more`: of the dispatcher's YAML.
+    async fn recording_on(servers: TestServers, bucket: TestBucket, more: &str) -> Result<Self> {
         let spool = servers.folder().join("spool");
         let more = format!(
-            "runner: {{ checkpoint: {CHECKPOINT}s, spool_dir: {} }}\n{}",
+            "{more}runner: {{ checkpoint: {CHECKPOINT}s, spool_dir: {} }}\n{}",
             spool.display(),
             bucket.configuration()
         );
@@ -197,7 +198,7 @@ async fn swept() -> Result<()> {
 
 async fn killed(name: &str, bucket: TestBucket) -> Result<()> {
     let whole_task = name == "spillway-runner";
-    let scenario = UploadScenario::recording(bucket).await?;
+    let scenario = UploadScenario::recording_on(TestServers::start("").await?, bucket, "resume: off\n").await?;
     tokio::time::sleep(Duration::from_secs_f64(rand::random_range(5.0..7.0))).await;
     if whole_task {
         // Its media processes see their pipe close; they must not find time to write on.
@@ -264,7 +265,7 @@ async fn secrets(bucket: TestBucket) -> Result<()> {
         Some(secret) => Err(anyhow::anyhow!("{secret} stands in {what}")),
         None => Ok(()),
     };
-    let scenario = UploadScenario::recording_on(servers, bucket).await?;
+    let scenario = UploadScenario::recording_on(servers, bucket, "").await?;
     tokio::time::sleep(Duration::from_secs(4)).await;
     for (pid, command) in scenario.servers.left_behind() {
         for file in ["cmdline", "environ"] {

@@ -101,11 +101,11 @@ pub struct Entry {
 
 impl Entry {
     /// Seconds billed beside the recording; `None` where they say nothing about other tasks: our own clock, a salvage
-    /// run, or a recording that did not end well.
+    /// run, a recording that did not end well, or one that other tasks had begun.
     pub fn extra_s(&self) -> Option<f64> {
         let usual = self.window == "vendor" && !self.salvage && self.recorded_s > 0.0;
         let window_s = self.to_ms.saturating_sub(self.from_ms) as f64 / 1000.0;
-        (usual && self.outcome == "egress_complete").then(|| (window_s - self.recorded_s).max(0.0))
+        (usual && self.outcome == "egress_complete" && window_s >= self.recorded_s).then(|| window_s - self.recorded_s)
     }
 }
 
@@ -268,6 +268,7 @@ mod tests {
         };
         assert_eq!(entry("egress_complete").extra_s(), Some(4.0));
         assert_eq!(entry("the runner died").extra_s(), None);
+        assert_eq!(Entry { recorded_s: 105.0, ..entry("egress_complete") }.extra_s(), None, "another task began it");
         assert_eq!(Entry { window: "own".to_owned(), ..entry("egress_complete") }.extra_s(), None);
     }
 }

@@ -13,7 +13,7 @@ use super::keys::{self, File, Logging, Push, Runner, SessionLimits};
 use super::section::{KeyEffect, KeyRow};
 use super::settings::{Config, Trust};
 use super::targets::LauncherConfig;
-use super::values::{Affinity, Cores, LauncherName, Level, ServerUrl};
+use super::values::{Affinity, Cores, LauncherName, Level, ResumeName, ServerUrl};
 
 /// The effective configuration as annotated YAML.
 ///
@@ -202,6 +202,7 @@ fn effective(config: &Config, file: &File) -> File {
         queue_deadline: Some(GoDuration(config.queue_deadline)),
         start_deadline: Some(GoDuration(config.start_deadline)),
         heartbeat_timeout: Some(GoDuration(config.heartbeat_timeout)),
+        resume: Some(if config.resume { ResumeName::Auto } else { ResumeName::Off }),
         drain: Some(GoDuration(config.drain)),
         bid: Some(Affinity(config.bid)),
         ticket_key: config.ticket_key.clone(),

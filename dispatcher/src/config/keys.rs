@@ -12,7 +12,7 @@ use spillway_protocol::Secret;
 use super::duration::GoDuration;
 use super::section::{Explained, KeyEffect, KeyRow, below, leaf, section};
 use super::values::{
-    Affinity, CapacityName, Cores, LauncherName, Level, OutputName, OverBudgetName, ServerUrl, TenantByName,
+    Affinity, CapacityName, Cores, LauncherName, Level, OutputName, OverBudgetName, ResumeName, ServerUrl, TenantByName,
 };
 
 section!(
@@ -46,6 +46,7 @@ section!(
     Used "how long each of them may wait" queue_deadline: GoDuration,
     Used "from launch to a runner that has taken over; after that it is launched again or fails" start_deadline: GoDuration,
     Used "how long heartbeats may be missing while the platform says the task runs; after that the task is ended and its egress fails" heartbeat_timeout: GoDuration,
+    Used "`auto`: a recording whose media process dies, or hangs, goes on with another one in further files and the same playlists, three times an hour at most; where a task dies another task goes on, on `process` and `docker` targets and on spot capacity. The gap is in `details`. `off`: the egress ends as FAILED with what is kept, or as ABORTED where the platform told the task to leave" resume: ResumeName,
     Used "how long SIGTERM waits for work in hand; recordings go on by themselves" drain: GoDuration,
     Used "psrpc affinity of our claims, above 0 to 1; below 1 lets other egress services on the same Redis win" bid: Affinity,
     Used "32 bytes in base64 or hex that encrypt tickets in Redis; without it derived from `api_secret`. Env `SPILLWAY_TICKET_KEY`" ticket_key: Secret,

@@ -16,6 +16,7 @@ use super::duration::GoDuration;
 use super::error::ConfigError;
 use super::keys::{File, Push, Runner};
 use super::settings::{Config, Trust};
+use super::values::ResumeName;
 use super::{console, pages, stores, targets, tenants};
 
 /// What the dispatcher works with.
@@ -85,6 +86,7 @@ pub fn resolve(file: &File) -> Result<Config, ConfigError> {
         queue_deadline: file.queue_deadline.map_or(usual.queue_deadline, |duration| duration.0),
         start_deadline: file.start_deadline.map_or(usual.start_deadline, |duration| duration.0),
         heartbeat_timeout: file.heartbeat_timeout.map_or(usual.heartbeat_timeout, |duration| duration.0),
+        resume: resumes(file),
         health: health(file)?,
         push: push(file)?,
         console: console::resolve(file)?,
@@ -96,6 +98,10 @@ pub fn resolve(file: &File) -> Result<Config, ConfigError> {
         log_level: level.map_or(usual.log_level, |level| level.as_str().to_owned()),
         log_json: logging.json.unwrap_or_default(),
     })
+}
+
+fn resumes(file: &File) -> bool {
+    file.resume != Some(ResumeName::Off)
 }
 
 fn size(number: u64) -> usize {
@@ -269,6 +275,7 @@ fn runner(file: &File, local_root: Option<PathBuf>, guard: &GuardRules) -> Resul
     if !page.is_empty() {
         media.insert("page".to_owned(), page.into());
     }
+    put(&mut all, "media_restarts", (!resumes(file)).then(|| 0.into()));
     put(&mut all, "local_root", text(local_root));
     put(&mut all, "template_base", pages::rules(file)?.template_base.map(Into::into));
     put(&mut all, "start_timeout_ms", millis(start_timeout));

@@ -10,7 +10,7 @@ use spillway_protocol::Secret;
 
 use super::duration::GoDuration;
 use super::values::{
-    Affinity, CapacityName, Cores, LauncherName, Level, OutputName, OverBudgetName, ServerUrl, TenantByName,
+    Affinity, CapacityName, Cores, LauncherName, Level, OutputName, OverBudgetName, ResumeName, ServerUrl, TenantByName,
 };
 
 /// What a key does.
@@ -59,7 +59,8 @@ macro_rules! leaf {
 leaf! {
     String => "text", PathBuf => "path", bool => "true/false", u16 => "number", u32 => "number", u64 => "number",
     i64 => "number", f64 => "number", Affinity => "number", Cores => "number", ServerUrl => "URL", Level => "word",
-    CompositeEngine => "word", LauncherName => "word", CapacityName => "word", OverBudgetName => "word", TenantByName => "word",
+    CompositeEngine => "word", LauncherName => "word", CapacityName => "word", OverBudgetName => "word",
+    ResumeName => "word", TenantByName => "word",
     Vec<EgressKind> => "list", Vec<OutputName> => "list", GoDuration => "duration", Vec<String> => "list",
     std::net::SocketAddr => "address", BTreeMap<String, String> => "map", serde_json::Value => "map",
 }

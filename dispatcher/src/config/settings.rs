@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use spillway_bus::RedisConfig;
+use spillway_bus::lifecycle::RESUME_WAIT_MS;
 use spillway_cost::PriceList;
 use spillway_guard::GuardRules;
 use spillway_launchers::RunMode;
@@ -74,6 +75,8 @@ pub struct Config {
     /// Missing heartbeats for this long end a task that its platform reports as running. Minutes, because only the
     /// task's connection to Redis may be down.
     pub heartbeat_timeout: Duration,
+    /// A recording whose media process or task dies goes on in another one, where the target is of a kind for that.
+    pub resume: bool,
     /// Address of `/healthz`, `/readyz` and `/metrics`; `None`: not served.
     pub health: Option<SocketAddr>,
     /// Whose pushed events are accepted on the health port; `None`: from any account, since an event is only a hint.
@@ -140,6 +143,7 @@ impl Default for Config {
             queue_deadline: Duration::from_secs(60),
             start_deadline: Duration::from_secs(60),
             heartbeat_timeout: Duration::from_secs(5 * 60),
+            resume: true,
             health: None,
             push: None,
             console: None,
@@ -155,12 +159,14 @@ impl Default for Config {
 
 impl Config {
     /// How long a ticket must stay valid: the longest possible wait in the queue plus the slowest start. A salvage run
-    /// waits for its slot up to [`SALVAGE_TIMEOUT`] longer, a probe waits for none.
+    /// waits for its slot up to [`SALVAGE_TIMEOUT`] longer, one that goes on with a recording up to [`RESUME_WAIT_MS`], a
+    /// probe waits for none.
     pub fn ticket_ttl(&self, run_mode: RunMode) -> Duration {
         let slowest = self.targets.iter().filter_map(|target| target.start_deadline).max().unwrap_or_default();
         let started = self.start_deadline.max(slowest) + TICKET_MARGIN;
         match run_mode {
             RunMode::Record => self.queue_deadline + started,
+            RunMode::Resume => self.queue_deadline + started + Duration::from_millis(RESUME_WAIT_MS.unsigned_abs()),
             RunMode::Salvage => self.queue_deadline + started + SALVAGE_TIMEOUT,
             RunMode::Probe => started,
         }

@@ -28,6 +28,17 @@ fn three_lines_are_enough() {
 }
 
 #[test]
+fn recordings_are_resumed_unless_that_is_off() {
+    let with = |text: &str| Config::from_yaml(&format!("{MINIMAL}{text}")).unwrap();
+    for text in ["", "resume: auto\n"] {
+        assert_eq!((with(text).resume, with(text).runner.get("media_restarts")), (true, None), "{text}");
+    }
+    let off = with("resume: off\n");
+    assert_eq!((off.resume, &off.runner["media_restarts"]), (false, &0.into()));
+    assert!(refusal("resume: never\n").contains("possible are auto, off"));
+}
+
+#[test]
 fn what_is_wrong_is_told_with_key_line_and_the_name_that_was_meant() {
     for (text, message) in [
         ("redis: {address: a:1}\napi_kye: x\n", "line 2: `api_kye` is not a key, did you mean `api_key`?"),

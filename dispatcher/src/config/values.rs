@@ -35,6 +35,16 @@ pub enum CapacityName {
     Spot,
 }
 
+/// `resume`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ResumeName {
+    /// Another process or task goes on where one has died.
+    Auto,
+    /// Its death is the end.
+    Off,
+}
+
 /// An entry of `targets[].outputs`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]

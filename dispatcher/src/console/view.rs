@@ -140,7 +140,7 @@ impl LiveView {
             let is = |state: &[&str]| usize::from(state.contains(&facts.state.as_str()));
             LiveTotals {
                 live: sum.live + 1 - is(&["ended"]),
-                queued: sum.queued + is(&["queued", "lost"]),
+                queued: sum.queued + is(&["queued", "interrupted", "lost"]),
                 recording: sum.recording + usize::from(now.quality.is_recording()),
                 troubled: sum.troubled + usize::from(now.quality.is_troubled()),
                 cost: sum.cost + now.cost.unwrap_or_default(),

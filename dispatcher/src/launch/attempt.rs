@@ -4,8 +4,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use spillway_bus::lifecycle::EndCondition;
-use spillway_bus::{BusError, ClaimToken, Record, TaskKey};
+use spillway_bus::lifecycle::{EndCondition, RESUME_WAIT_MS};
+use spillway_bus::{BusError, ClaimToken, Record, TaskKey, Ticket};
 use spillway_launchers::{LaunchError, RunMode};
 use spillway_process::chain;
 use spillway_protocol::code::Code;
@@ -16,6 +16,7 @@ use tracing::{debug, error, warn};
 use super::task_launcher::TaskLauncher;
 use crate::config::settings::SALVAGE_TIMEOUT;
 use crate::queue::{NO_ROOM_PAUSE, PauseScope, QueuedLaunch};
+use crate::room_token;
 use crate::targets::{LaunchOutcome, Target};
 
 /// Before the next call after an error that may pass.
@@ -59,6 +60,7 @@ pub(super) fn label(error: &LaunchError) -> &'static str {
 pub(super) async fn give_up(launcher: &TaskLauncher, queued: &QueuedLaunch) {
     let waited = match queued.run_mode {
         RunMode::Record | RunMode::Probe => launcher.instance.config().queue_deadline.as_secs(),
+        RunMode::Resume => RESUME_WAIT_MS.unsigned_abs() / 1000,
         RunMode::Salvage => SALVAGE_TIMEOUT.as_secs(),
     };
     let message = match queued.message.as_str() {
@@ -70,13 +72,31 @@ pub(super) async fn give_up(launcher: &TaskLauncher, queued: &QueuedLaunch) {
     end_as_failed(launcher, queued, Code::ResourceExhausted, message).await;
 }
 
-/// Unless a runner has started after all, or another dispatcher has changed the record.
+/// Unless a runner has started after all, or another dispatcher has changed the record. What a recording that cannot go on
+/// has so far is saved before it ends.
 async fn end_as_failed(launcher: &TaskLauncher, queued: &QueuedLaunch, code: Code, message: String) {
+    if queued.run_mode == RunMode::Resume {
+        match salvage_instead(launcher, queued, &message).await {
+            Ok(true) => return,
+            Ok(false) => {}
+            Err(error) => return warn!(error = %chain(&error), "its uploads are not completed yet"),
+        }
+    }
     let outcome = |message| Outcome::Failed { code, message };
     let when = EndCondition::NotStarted(queued.attempt);
     if let Err(error) = launcher.finisher.end(&queued.egress_id, message, outcome, when).await {
         // The next sweep finds the record and diagnoses it.
         warn!(error = %chain(&error), "egress not ended");
+    }
+}
+
+/// False: there is nothing to save, or the record is another one by now.
+async fn salvage_instead(launcher: &TaskLauncher, queued: &QueuedLaunch, message: &str) -> Result<bool, BusError> {
+    match launcher.records.registry.get(&queued.egress_id).await? {
+        Some(record) if record.attempt == queued.attempt && record.is_resuming() => {
+            launcher.salvage(&record, message).await
+        }
+        _ => Ok(false),
     }
 }
 
@@ -144,8 +164,8 @@ impl Launch {
                 target.record_outcome(LaunchOutcome::Impossible(message.clone()));
                 if self.has_another(target) {
                     self.elsewhere(target, message).await;
-                } else if self.queued.run_mode == RunMode::Salvage {
-                    // An operator may mend it while the uploads can still be completed.
+                } else if self.queued.is_urgent() {
+                    // An operator may mend it while there is something to go on with, or to complete.
                     self.not_launched().await;
                     self.queued.fresh = true;
                     self.again_after(IMPOSSIBLE_PAUSE, PauseScope::Launch, message);
@@ -206,7 +226,7 @@ impl Launch {
     }
 
     /// A ticket for a new attempt: a copy of the current one, or of the spare one where the current was taken by a task
-    /// that died before it reported. The inner error: why there is none.
+    /// that died. The inner error: why there is none.
     ///
     /// # Errors
     /// When Redis does not answer; a retry is right.
@@ -227,7 +247,16 @@ impl Launch {
         }
         let copy = match record.spare.as_str() {
             "" => None,
-            spare => launcher.tickets.copy(id, &ClaimToken::from_text(spare), attempt, ttl).await?,
+            spare => {
+                let (spare, config) = (ClaimToken::from_text(spare), launcher.instance.config());
+                let goes_on = self.queued.run_mode == RunMode::Resume;
+                let renew = |ticket: &mut Ticket| {
+                    if goes_on {
+                        room_token::renew(ticket, &config);
+                    }
+                };
+                launcher.tickets.copy_changed(id, &spare, attempt, ttl, renew).await?
+            }
         };
         Ok(copy.ok_or(BeginOutcome::NoTicket))
     }

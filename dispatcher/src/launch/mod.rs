@@ -117,6 +117,8 @@ impl Launch {
             target: target.name().to_owned(),
             claim: claim.clone(),
             tried: queued.dispatch.tried.clone(),
+            resumes: queued.run_mode == RunMode::Resume,
+            resumable: launcher.instance.config().resume && target.is_resumable(),
             at_ms: launcher.instance.clock.unix_ms(),
             refused_ms: queued.refused_ms(),
         };
@@ -184,7 +186,7 @@ impl Launch {
             labels,
             shape: dispatch.shapes.get(target.name()).copied().unwrap_or(ours),
             // Uploads need no browser.
-            page: dispatch.load.page && *run_mode == RunMode::Record,
+            page: dispatch.load.page && *run_mode != RunMode::Salvage,
             max_duration: dispatch.max_duration_s.map(Duration::from_secs),
         }
     }
@@ -296,8 +298,8 @@ fn caps(launcher: &TaskLauncher, queued: &QueuedLaunch, target: &Target) -> Caps
             tenant: config.tenants.rules(&queued.tenant).max_recordings,
             target: target.config.max_tasks,
         },
-        // Recorded media is saved, whatever the caps say.
-        RunMode::Salvage => Caps::default(),
+        // It takes the place of a task that was within them. Recorded media is saved, whatever the caps say.
+        RunMode::Resume | RunMode::Salvage => Caps::default(),
     }
 }
 

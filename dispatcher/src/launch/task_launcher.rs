@@ -3,9 +3,14 @@
 
 use std::sync::Arc;
 
-use spillway_bus::{Record, Tasks, Tickets};
+use spillway_bus::lifecycle::{self, LaunchEvent, SalvageOrder};
+use spillway_bus::{BusError, ClaimToken, Record, Tasks, Tickets, Updated};
+use spillway_launchers::RunMode;
+use spillway_process::chain;
 use spillway_protocol::Secret;
+use tracing::{error, info};
 
+use crate::config::settings::SALVAGE_TIMEOUT;
 use crate::final_state::Finisher;
 use crate::installation::InstallationId;
 use crate::instance::Instance;
@@ -48,5 +53,46 @@ impl TaskLauncher {
     pub fn enqueue_anew(&self, record: &Record) {
         self.queue.leave(&record.egress_id);
         self.enqueue(record);
+    }
+
+    /// A task that died with its disk leaves incomplete uploads. A salvage run, a task of the same image, completes
+    /// them: the dispatcher itself has no access to users' stores. It has the next attempt number, so that a runner
+    /// which was only cut off finds itself replaced; if it dies too, another one follows. False: there is nothing to
+    /// salvage, or the record has changed since it was `seen`.
+    ///
+    /// # Errors
+    /// When Redis does not answer; a retry is right. When the record cannot be read; it is left alone.
+    pub async fn salvage(&self, seen: &Record, message: &str) -> Result<bool, BusError> {
+        if !lifecycle::can_be_salvaged(seen) {
+            return Ok(false);
+        }
+        let (id, attempt) = (&seen.egress_id, seen.attempt + 1);
+        let spare = ClaimToken::from_text(&seen.spare);
+        let ttl = self.instance.config().ticket_ttl(RunMode::Salvage);
+        let claim = match self.tickets.copy(id, &spare, attempt, ttl).await {
+            Ok(Some(claim)) => claim,
+            // The spare ticket is gone only after it has expired.
+            Ok(None) => return Ok(false),
+            Err(error @ BusError::Ticket { .. }) => {
+                error!(egress_id = %id, error = %chain(&error), "its spare ticket is of another key; nothing is salvaged");
+                return Ok(false);
+            }
+            Err(error) => return Err(error),
+        };
+        let order = SalvageOrder {
+            by: self.records.by(),
+            attempt: seen.attempt,
+            spare: seen.spare.clone(),
+            claim: claim.reveal().to_owned(),
+            deadline_ms: self.instance.clock.unix_ms().saturating_add(SALVAGE_TIMEOUT.as_millis() as i64),
+            message: message.to_owned(),
+        };
+        let Updated::Written(record) = self.records.apply(id, &LaunchEvent::TaskLost(order)).await? else {
+            self.tickets.withdraw(id, &claim).await?;
+            return Ok(false);
+        };
+        info!(reason = message, attempt, "recording task lost; its uploads are completed by another");
+        self.enqueue_anew(&record);
+        Ok(true)
     }
 }

@@ -75,6 +75,7 @@ pub fn ticket(
         destinations: Some(Secret::new(destinations)),
         runner: config.runner.clone(),
         probe: Some(ProbeOrder { platform: site.platform(), shape, object: object(folder, id) }),
+        streams: None,
     })
 }
 

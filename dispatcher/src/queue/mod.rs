@@ -10,7 +10,6 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use spillway_bus::Record;
-use spillway_launchers::RunMode;
 use spillway_protocol::code::RpcError;
 use spillway_protocol::ids::EgressId;
 use tokio::sync::Notify;
@@ -23,7 +22,7 @@ use crate::lock::locked;
 /// Launch calls at once. Platforms take seconds to answer one, and throttle callers that send too many.
 const MAX_IN_FLIGHT: usize = 64;
 
-/// Recordings are numbered from here; salvage runs have smaller numbers, so they go first.
+/// New recordings are numbered from here; what a task before has left has smaller numbers, so it goes first.
 const FIRST_SEQUENCE: u64 = 1 << 32;
 
 /// All waiting launches of this dispatcher, and the slots of those that run. A launch that is requeued keeps its
@@ -32,7 +31,7 @@ const FIRST_SEQUENCE: u64 = 1 << 32;
 pub struct LaunchQueue {
     bounds: Bounds,
     last_sequence: u64,
-    last_salvage_sequence: u64,
+    last_urgent_sequence: u64,
     queued: BTreeMap<u64, QueuedLaunch>,
     tenants: HashMap<Arc<str>, Share>,
     /// Virtual time of weighted fair queueing: what the tenant launched last had used. A tenant that was idle starts
@@ -93,7 +92,7 @@ impl LaunchQueue {
         Self {
             bounds,
             last_sequence: FIRST_SEQUENCE,
-            last_salvage_sequence: 0,
+            last_urgent_sequence: 0,
             queued: BTreeMap::new(),
             tenants: HashMap::new(),
             virtual_time: 0.0,
@@ -168,10 +167,7 @@ impl LaunchQueue {
         }
         // Its earlier task never reported: the slot is given out anew.
         self.slots.remove(&queued.egress_id);
-        let last_sequence = match queued.run_mode {
-            RunMode::Record | RunMode::Probe => &mut self.last_sequence,
-            RunMode::Salvage => &mut self.last_salvage_sequence,
-        };
+        let last_sequence = if queued.is_urgent() { &mut self.last_urgent_sequence } else { &mut self.last_sequence };
         *last_sequence += 1;
         let share = self.tenants.entry(Arc::clone(&queued.tenant)).or_default();
         share.used = share.used.max(self.virtual_time);
@@ -224,7 +220,7 @@ impl LaunchQueue {
         self.launch_ended(&queued.egress_id);
         self.slots.remove(&queued.egress_id);
         let share = self.tenants.entry(Arc::clone(&queued.tenant)).or_default();
-        if queued.run_mode == RunMode::Record {
+        if !queued.is_urgent() {
             share.used -= 1.0 / queued.weight_of_tenant();
         }
         let later = |earlier: Option<Instant>| Some(earlier.map_or(until, |earlier| earlier.max(until)));
@@ -265,7 +261,7 @@ impl LaunchQueue {
                 sooner(not_before);
                 continue;
             }
-            if queued.run_mode == RunMode::Salvage {
+            if queued.is_urgent() {
                 best = Some((f64::NEG_INFINITY, *sequence));
                 break;
             }
@@ -285,15 +281,13 @@ impl LaunchQueue {
         // The next one waits for a slot that is large enough: a smaller launch does not overtake it, or large ones
         // would starve.
         let goes = best.map(|(_, sequence)| sequence).filter(|sequence| {
-            self.queued
-                .get(sequence)
-                .is_some_and(|next| next.run_mode == RunMode::Salvage || admission::fits(next.weight, load, bounds))
+            self.queued.get(sequence).is_some_and(|next| next.is_urgent() || admission::fits(next.weight, load, bounds))
         });
         let Some((sequence, queued)) = goes.and_then(|sequence| Some((sequence, self.queued.remove(&sequence)?)))
         else {
             return QueueStep::Wait(until);
         };
-        if queued.run_mode == RunMode::Record {
+        if !queued.is_urgent() {
             let share = self.tenants.entry(Arc::clone(&queued.tenant)).or_default();
             self.virtual_time = self.virtual_time.max(share.used);
             share.used += 1.0 / queued.weight_of_tenant();

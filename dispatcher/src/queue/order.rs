@@ -3,7 +3,6 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use spillway_launchers::RunMode;
 use spillway_protocol::ids::EgressId;
 
 use super::queued_launch::QueuedLaunch;
@@ -17,18 +16,17 @@ struct Waiting<'a> {
     launches: VecDeque<(usize, &'a QueuedLaunch)>,
 }
 
-/// `queued`: the oldest first, salvage runs before them. `used`: what a tenant has used of its share.
+/// `queued`: the oldest first, before them what follows a dead task. `used`: what a tenant has used of its share.
 pub(super) fn order<'a>(queued: impl Iterator<Item = &'a QueuedLaunch>, used: impl Fn(&str) -> f64) -> Vec<EgressId> {
     let mut order = Vec::new();
     let mut tenants: BTreeMap<&str, Waiting> = BTreeMap::new();
     for (place, launch) in queued.enumerate() {
-        match launch.run_mode {
-            RunMode::Salvage => order.push(launch.egress_id.clone()),
-            RunMode::Record | RunMode::Probe => {
-                let new = || Waiting { used: used(&launch.tenant), launches: VecDeque::new() };
-                tenants.entry(&launch.tenant).or_insert_with(new).launches.push_back((place, launch));
-            }
+        if launch.is_urgent() {
+            order.push(launch.egress_id.clone());
+            continue;
         }
+        let new = || Waiting { used: used(&launch.tenant), launches: VecDeque::new() };
+        tenants.entry(&launch.tenant).or_insert_with(new).launches.push_back((place, launch));
     }
     while order.len() < MAX_PLACES {
         let first = |waiting: &Waiting| waiting.launches.front().map(|(place, _)| *place);

@@ -15,7 +15,7 @@ pub struct QueuedLaunch {
     pub egress_id: EgressId,
     /// Of the record; the launch itself may get the next number.
     pub attempt: u32,
-    /// Records, or completes the uploads of a task that died.
+    /// Records, goes on with the recording of a task that is gone, or completes its uploads.
     pub run_mode: RunMode,
     /// Cores it occupies.
     pub weight: f64,
@@ -47,7 +47,11 @@ impl QueuedLaunch {
         Self {
             egress_id: record.egress_id.clone(),
             attempt: record.attempt,
-            run_mode: if record.is_salvage() { RunMode::Salvage } else { RunMode::Record },
+            run_mode: match record {
+                record if record.is_salvage() => RunMode::Salvage,
+                record if record.is_resumption() => RunMode::Resume,
+                _ => RunMode::Record,
+            },
             weight: dispatch.weight,
             tenant: dispatch.tenant.as_str().into(),
             dispatch,
@@ -69,6 +73,14 @@ impl QueuedLaunch {
     /// The attempt number that its next launch at `target` has.
     pub fn next_attempt(&self, target: &str) -> u32 {
         self.attempt + u32::from(self.is_fresh_at(target))
+    }
+
+    /// A task before it has left something: the launch waits for no slot and goes before new recordings.
+    pub fn is_urgent(&self) -> bool {
+        match self.run_mode {
+            RunMode::Resume | RunMode::Salvage => true,
+            RunMode::Record | RunMode::Probe => false,
+        }
     }
 
     /// Time of the last call, where its answer was a certain no.

@@ -58,17 +58,19 @@ async fn a_freed_place_goes_to_the_first() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_salvage_goes_first_and_needs_no_place() {
-    let now = Instant::now();
-    let mut queue = LaunchQueue::new(Bounds { cores: Some(1.0), tasks: Some(1), queue: 9 });
-    queue.enqueue(queued("EG_a", now));
-    let (_, first) = launched(&mut queue, now).unwrap();
-    queue.launch_ended(&first.egress_id);
-    queue.enqueue(queued("EG_b", now));
-    queue.enqueue(QueuedLaunch { run_mode: RunMode::Salvage, ..queued("EG_c", now) });
-    assert_eq!(queue.order().iter().map(EgressId::as_str).collect::<Vec<_>>(), ["EG_c", "EG_b"]);
-    assert_eq!(launched(&mut queue, now).unwrap().1.egress_id.as_str(), "EG_c");
-    assert!(launched(&mut queue, now).is_none(), "the dispatcher is full");
+async fn what_a_task_before_has_left_goes_first_and_needs_no_place() {
+    for run_mode in [RunMode::Salvage, RunMode::Resume] {
+        let now = Instant::now();
+        let mut queue = LaunchQueue::new(Bounds { cores: Some(1.0), tasks: Some(1), queue: 9 });
+        queue.enqueue(queued("EG_a", now));
+        let (_, first) = launched(&mut queue, now).unwrap();
+        queue.launch_ended(&first.egress_id);
+        queue.enqueue(queued("EG_b", now));
+        queue.enqueue(QueuedLaunch { run_mode, ..queued("EG_c", now) });
+        assert_eq!(queue.order().iter().map(EgressId::as_str).collect::<Vec<_>>(), ["EG_c", "EG_b"]);
+        assert_eq!(launched(&mut queue, now).unwrap().1.egress_id.as_str(), "EG_c");
+        assert!(launched(&mut queue, now).is_none(), "the dispatcher is full");
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -3,16 +3,14 @@
 
 use std::sync::Arc;
 
-use spillway_bus::lifecycle::{self, EndCondition, LaunchEvent, SalvageOrder, SeenLaunch};
-use spillway_bus::{BusError, ClaimToken, Phase, Record, Tickets, Updated};
-use spillway_launchers::{RunMode, StopMode};
-use spillway_process::chain;
+use spillway_bus::lifecycle::{self, EndCondition, LaunchEvent, SeenLaunch};
+use spillway_bus::{BusError, Phase, Record, Tickets, Updated};
+use spillway_launchers::StopMode;
 use spillway_protocol::code::Code;
 use spillway_protocol::ledger::Outcome;
-use tracing::{Instrument, debug, error, info};
+use tracing::{Instrument, debug, info};
 
 use super::diagnosis::Diagnosis;
-use crate::config::settings::SALVAGE_TIMEOUT;
 use crate::final_state::Finisher;
 use crate::instance::Instance;
 use crate::intake::Intake;
@@ -29,7 +27,7 @@ pub(super) enum ActOutcome {
     Delivering,
     /// The platform was asked to end the task, which ignores a stop.
     Reminded,
-    /// Another task is launched in place of this one.
+    /// Another task is launched in place of this one, or goes on with what it has recorded.
     Again,
     /// Another task completes its uploads.
     Salvage,
@@ -45,7 +43,7 @@ pub struct Actions {
     pub instance: Arc<Instance>,
     /// What is changed.
     pub records: Records,
-    /// Copied for salvage runs.
+    /// Spare ones are renewed.
     pub tickets: Tickets,
     /// Where launches go, and what knows the targets.
     pub launcher: Arc<TaskLauncher>,
@@ -88,6 +86,10 @@ impl Actions {
                 self.end_task(record, StopMode::Immediate);
                 ActOutcome::Again
             }
+            Diagnosis::Died { message, aborted } => match self.go_on(record, &message).await? {
+                Some(outcome) => outcome,
+                None => self.finish(record, message, aborted).await?,
+            },
             Diagnosis::Ask(message) if self.finisher.as_livekit_knows_it(record).await? => {
                 debug!(message, "livekit-server knew its end");
                 ActOutcome::Ended
@@ -103,7 +105,7 @@ impl Actions {
             if aborted { Outcome::Aborted { message } } else { Outcome::Failed { code: Code::Internal, message } }
         };
         let when = EndCondition::Stands(SeenLaunch::of(record));
-        let done = if self.salvage(record, &message).await? {
+        let done = if self.launcher.salvage(record, &message).await? {
             ActOutcome::Salvage
         } else if self.finisher.end(&record.egress_id, message, outcome, when).await? {
             ActOutcome::Ended
@@ -114,6 +116,27 @@ impl Actions {
         self.instance.metrics.count("spillway_failures_total", &[("reason", reason)], 1.0);
         self.end_task(record, StopMode::Immediate);
         Ok(done)
+    }
+
+    /// Another task goes on with the recording, as another attempt: the number fences what the dead one may still have
+    /// written. `None`: this recording is not to go on.
+    async fn go_on(&self, seen: &Record, message: &str) -> Result<Option<ActOutcome>, BusError> {
+        if !lifecycle::can_be_resumed(seen) {
+            return Ok(None);
+        }
+        let interrupted = LaunchEvent::TaskInterrupted {
+            by: self.records.by(),
+            attempt: seen.attempt,
+            why: message.to_owned(),
+            at_ms: self.instance.clock.unix_ms(),
+        };
+        let Updated::Written(record) = self.records.apply(&seen.egress_id, &interrupted).await? else {
+            return Ok(Some(ActOutcome::Conflict));
+        };
+        info!(reason = message, attempt = record.attempt, "recording task lost; another one goes on");
+        self.instance.metrics.count("spillway_resumptions_total", &[], 1.0);
+        self.launcher.enqueue_anew(&record);
+        Ok(Some(ActOutcome::Again))
     }
 
     /// In the background: a slow platform must not delay the sweep.
@@ -141,44 +164,6 @@ impl Actions {
         let Updated::Written(record) = self.records.apply(&seen.egress_id, &again).await? else { return Ok(false) };
         info!(reason = message, attempt = record.attempt, "its task never recorded; another is launched");
         self.instance.metrics.count("spillway_relaunches_total", &[], 1.0);
-        self.launcher.enqueue_anew(&record);
-        Ok(true)
-    }
-
-    /// A task that died with its disk leaves incomplete uploads. A salvage run, a task of the same image, completes
-    /// them: the dispatcher itself has no access to users' stores. It has the next attempt number, so that a runner
-    /// which was only cut off finds itself replaced; if it dies too, another one follows. False: there is nothing to
-    /// salvage, or the record has changed since it was `seen`.
-    async fn salvage(&self, seen: &Record, message: &str) -> Result<bool, BusError> {
-        if !lifecycle::can_be_salvaged(seen) {
-            return Ok(false);
-        }
-        let (id, attempt) = (&seen.egress_id, seen.attempt + 1);
-        let spare = ClaimToken::from_text(&seen.spare);
-        let ttl = self.instance.config().ticket_ttl(RunMode::Salvage);
-        let claim = match self.tickets.copy(id, &spare, attempt, ttl).await {
-            Ok(Some(claim)) => claim,
-            // The spare ticket is gone only after it has expired.
-            Ok(None) => return Ok(false),
-            Err(error @ BusError::Ticket { .. }) => {
-                error!(egress_id = %id, error = %chain(&error), "its spare ticket is of another key; nothing is salvaged");
-                return Ok(false);
-            }
-            Err(error) => return Err(error),
-        };
-        let order = SalvageOrder {
-            by: self.records.by(),
-            attempt: seen.attempt,
-            spare: seen.spare.clone(),
-            claim: claim.reveal().to_owned(),
-            deadline_ms: self.instance.clock.unix_ms().saturating_add(SALVAGE_TIMEOUT.as_millis() as i64),
-            message: message.to_owned(),
-        };
-        let Updated::Written(record) = self.records.apply(id, &LaunchEvent::TaskLost(order)).await? else {
-            self.tickets.withdraw(id, &claim).await?;
-            return Ok(false);
-        };
-        info!(reason = message, attempt, "recording task lost; its uploads are completed by another");
         self.launcher.enqueue_anew(&record);
         Ok(true)
     }

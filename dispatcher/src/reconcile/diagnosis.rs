@@ -47,6 +47,8 @@ pub struct Observation {
     pub is_queued: bool,
     /// What the launcher says; `None` without a task.
     pub task: Option<TaskStatus>,
+    /// It says so at the moment of the exit: a heartbeat that is still young proves nothing then.
+    pub is_watched: bool,
     /// Age of the last heartbeat; `None` when there is none.
     pub beat: Option<Duration>,
     /// Since when no heartbeat was seen while Redis was reachable.
@@ -70,6 +72,13 @@ pub enum Diagnosis {
     /// record says that it records: Redis may have lost that report. livekit-server is asked what it knows before the
     /// egress fails with this message.
     Ask(String),
+    /// The task that recorded is certainly gone, and not by our will: another one goes on, or the egress ends.
+    Died {
+        /// Why, for the user.
+        message: String,
+        /// It ends as ABORTED instead of FAILED: the platform took the machine.
+        aborted: bool,
+    },
     /// End the egress, and the task if it still runs.
     End {
         /// For `error` of EgressInfo.
@@ -103,7 +112,15 @@ pub fn diagnose(observation: &Observation, timeouts: Timeouts) -> Diagnosis {
         Phase::Accepted => Diagnosis::Launch,
         Phase::Launching => starting(observation, timeouts),
         Phase::Running if beating && observation.stop_ignored_for >= STOP_TIMEOUT => Diagnosis::Remind,
-        Phase::Running | Phase::Ending if beating => Diagnosis::Leave,
+        Phase::Running | Phase::Ending if beating => match &observation.task {
+            // A runner that leaves in good order may have its last report on the way.
+            Some(TaskStatus::Gone(exit_report))
+                if observation.is_watched && !matches!(exit_report.how, TaskExit::Exited(0) | TaskExit::Unknown) =>
+            {
+                died(exit_report)
+            }
+            _ => Diagnosis::Leave,
+        },
         Phase::Running | Phase::Ending => match &observation.task {
             Some(TaskStatus::Gone(exit_report)) => died(exit_report),
             Some(TaskStatus::Alive | TaskStatus::Starting(_)) if observation.silent_for >= timeouts.hung => {
@@ -156,14 +173,14 @@ fn starting(observation: &Observation, timeouts: Timeouts) -> Diagnosis {
 fn died(exit_report: &ExitReport) -> Diagnosis {
     match exit_report.how {
         TaskExit::CapacityReclaimed => {
-            Diagnosis::End { message: format!("runner interrupted: {exit_report}"), aborted: true }
+            Diagnosis::Died { message: format!("runner interrupted: {exit_report}"), aborted: true }
         }
         TaskExit::EndedByUs(_) => failed(format!("the runner was {exit_report}")),
         TaskExit::HostRetired(_) => {
-            Diagnosis::End { message: format!("the runner died: {exit_report}"), aborted: true }
+            Diagnosis::Died { message: format!("the runner died: {exit_report}"), aborted: true }
         }
         TaskExit::Exited(0) => Diagnosis::Ask(format!("the runner died: {exit_report}")),
-        _ => failed(format!("the runner died: {exit_report}")),
+        _ => Diagnosis::Died { message: format!("the runner died: {exit_report}"), aborted: false },
     }
 }
 
@@ -183,6 +200,7 @@ mod tests {
             stop_ignored_for: Duration::ZERO,
             is_queued: false,
             task: Some(TaskStatus::Alive),
+            is_watched: false,
             beat: Some(SECOND),
             silent_for: Duration::ZERO,
         }
@@ -208,8 +226,13 @@ mod tests {
         let task = Some(TaskStatus::Gone(TaskExit::Signalled(9).into()));
         let dead = Observation { task, beat: Some(3 * SECOND), ..observation(Phase::Running) };
         let message = "the runner died: signal 9 (killed; often: out of memory)".to_owned();
-        assert_eq!(diagnosis(dead.clone()), failed(message.clone()));
-        assert_eq!(diagnosis(Observation { beat: None, ..dead }), failed(message));
+        let died = Diagnosis::Died { message, aborted: false };
+        assert_eq!(diagnosis(dead.clone()), died);
+        assert_eq!(diagnosis(Observation { beat: None, ..dead.clone() }), died);
+        // Its parent knows it at once; a platform may be mistaken about one that beats.
+        let beating = Observation { beat: Some(SECOND), ..dead };
+        assert_eq!(diagnosis(beating.clone()), Diagnosis::Leave);
+        assert_eq!(diagnosis(Observation { is_watched: true, ..beating }), died);
     }
 
     #[test]
@@ -230,7 +253,7 @@ mod tests {
             Diagnosis::Ask(message)
         );
         assert_eq!(
-            diagnosis(Observation { beat: Some(SECOND), ..left }),
+            diagnosis(Observation { beat: Some(SECOND), is_watched: true, ..left }),
             Diagnosis::Leave,
             "its last report may be on the way"
         );
@@ -326,7 +349,7 @@ mod tests {
         let task = Some(TaskStatus::Gone(TaskExit::CapacityReclaimed.into()));
         let message = "runner interrupted: spot capacity reclaimed".to_owned();
         let gone = Observation { task, beat: None, ..observation(Phase::Running) };
-        assert_eq!(diagnosis(gone), Diagnosis::End { message, aborted: true });
+        assert_eq!(diagnosis(gone), Diagnosis::Died { message, aborted: true });
     }
 
     #[test]

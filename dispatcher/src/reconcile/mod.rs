@@ -298,7 +298,7 @@ impl Reconciler {
         let (id, dispatch) = (&record.egress_id, &record.dispatch);
         let now = Instant::now();
         // A later attempt than the record's: the record has lost its last writes, and the runner writes it again.
-        let beat = heartbeat.filter(|(_, beat)| beat.attempt >= record.attempt);
+        let beat = heartbeat.filter(|(_, beat)| record.is_beat_of(beat.attempt));
         let silent_for = match &beat {
             Some(_) => {
                 self.silent_since.remove(id);
@@ -311,10 +311,12 @@ impl Reconciler {
             _ => Duration::ZERO,
         };
         let beating = beat.as_ref().is_some_and(|(age, _)| *age < HEARTBEAT_FRESH);
+        let target = self.actions.launcher.targets.of(record);
+        let is_watched = target.is_some_and(|target| target.launcher.is_this_machine());
         let task = match (record.phase(), record.task()) {
             (Phase::Over, _) | (_, None) => None,
-            // A heartbeat outweighs what the platform says.
-            (Phase::Running | Phase::Ending, _) if beating => Some(TaskStatus::Alive),
+            // A heartbeat outweighs what a platform says, but not the exit that a parent has seen.
+            (Phase::Running | Phase::Ending, _) if beating && !is_watched => Some(TaskStatus::Alive),
             _ => self.status_poller.about(record).await,
         };
         let Actions { instance, launcher, intake, .. } = &self.actions;
@@ -331,6 +333,7 @@ impl Reconciler {
             stop_ignored_for,
             is_queued: intake.in_flight.contains(id) || launcher.queue.lock().is_pending(id),
             task,
+            is_watched,
             beat: beat.map(|(age, _)| age),
             silent_for,
         }

@@ -52,7 +52,7 @@ pub enum EventOutcome {
     Delivering,
     /// Another task completes its uploads.
     Salvage,
-    /// Nothing had been recorded: another task is launched in its place.
+    /// Nothing had been recorded, or the recording goes on: another task is launched in its place.
     Again,
     /// A live process takes care of it; the text says which.
     InOtherHands(&'static str),
@@ -125,6 +125,7 @@ impl ExitEvents {
             stop_ignored_for: Duration::ZERO,
             is_queued: launcher.queue.lock().is_pending(&record.egress_id),
             task: Some(TaskStatus::Gone(event.exit_report.clone())),
+            is_watched: false,
             beat,
             silent_for: Duration::ZERO,
         };

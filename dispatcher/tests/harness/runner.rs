@@ -45,6 +45,8 @@ pub enum Play {
     Ends(Duration),
     /// The platform reclaims its machine while it records.
     Reclaimed,
+    /// The platform tells it to leave while it records.
+    ToldToLeave,
     /// The platform never starts it.
     NeverStarts,
 }
@@ -57,6 +59,10 @@ pub struct Runners {
     /// Of salvage runs.
     salvage_plays: Mutex<HashMap<String, Vec<Play>>>,
     salvages: Mutex<HashMap<String, usize>>,
+    /// Of tasks that go on with a recording.
+    resumed_plays: Mutex<HashMap<String, Vec<Play>>>,
+    /// Attempts that record now.
+    at_work: Mutex<HashMap<String, u32>>,
     /// Time from the start of a task to its first call.
     pub boot: Mutex<Duration>,
     /// The platform starts these twice.
@@ -82,6 +88,8 @@ impl Runners {
             plays: Mutex::default(),
             salvage_plays: Mutex::default(),
             salvages: Mutex::default(),
+            resumed_plays: Mutex::default(),
+            at_work: Mutex::default(),
             boot: Mutex::new(Duration::from_millis(300)),
             twice: Mutex::default(),
             recordings: Mutex::default(),
@@ -113,6 +121,11 @@ impl Runners {
     /// Behaviour of the next tasks, in this order; later ones record normally.
     pub fn play_salvages(&self, id: &str, plays: &[Play]) {
         self.salvage_plays.lock().unwrap().insert(id.to_owned(), plays.to_vec());
+    }
+
+    /// The same of the tasks that go on with a recording.
+    pub fn play_resumed(&self, id: &str, plays: &[Play]) {
+        self.resumed_plays.lock().unwrap().insert(id.to_owned(), plays.to_vec());
     }
 
     /// Salvage runs.
@@ -170,10 +183,10 @@ impl Runners {
         let id = order.egress_id.as_str();
         let play = match order.run_mode {
             RunMode::Record | RunMode::Probe => self.plays.lock().unwrap().get(id).copied(),
+            RunMode::Resume => next_play(&self.resumed_plays, id),
             RunMode::Salvage => {
                 *self.salvages.lock().unwrap().entry(id.to_owned()).or_default() += 1;
-                let mut plays = self.salvage_plays.lock().unwrap();
-                plays.get_mut(id).filter(|left| !left.is_empty()).map(|left| left.remove(0))
+                next_play(&self.salvage_plays, id)
             }
         };
         let play = play.unwrap_or_default();
@@ -190,7 +203,11 @@ impl Runners {
             exit = scripted.act(&order) => exit,
             () = self.ended(&task) => TaskExit::Exited(0),
         };
+        if scripted.owned.lock().unwrap().is_some() {
+            self.at_work.lock().unwrap().remove(id);
+        }
         server.unsubscribe(service::STOP_EGRESS, order.egress_id.as_str()).await;
+        server.unsubscribe(service::UPDATE_STREAM, order.egress_id.as_str()).await;
         // Of two starts that the platform has as one task, the first that exits without work is not the end of the task.
         if twin == Twin::First || exit != LEFT {
             self.cloud.leave(&task, Duration::ZERO, exit);
@@ -204,6 +221,10 @@ impl Runners {
             tokio::time::sleep(Duration::from_millis(250)).await;
         }
     }
+}
+
+fn next_play(plays: &Mutex<HashMap<String, Vec<Play>>>, id: &str) -> Option<Play> {
+    plays.lock().unwrap().get_mut(id).filter(|left| !left.is_empty()).map(|left| left.remove(0))
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -279,15 +300,26 @@ impl ScriptedRunner<'_> {
         let handler = Arc::new(StopHandler { registry: Registry::new(&self.harness.bus), id: self.id.clone(), stop });
         until_ok(|| self.server.serve(service::STOP_EGRESS, self.id.as_str(), Routing::Queue, Arc::clone(&handler)))
             .await;
+        if order.run_mode == RunMode::Resume {
+            let update = Arc::new(UpdateHandler { registry: Registry::new(&self.harness.bus), id: self.id.clone() });
+            until_ok(|| {
+                self.server.serve(service::UPDATE_STREAM, self.id.as_str(), Routing::Queue, Arc::clone(&update))
+            })
+            .await;
+        }
         self.beat().await;
         if !self.take_over().await {
             return LEFT;
         }
-        self.harness.recordings.lock().unwrap().entry(self.id.to_string()).or_default().push(self.attempt);
-        let began = self.harness.clock.unix_ns();
-        if self.report(RunnerStage::Going, vec![Fact::Active { started_at: began }]).await {
+        self.begins(order.run_mode);
+        let began = match order.run_mode {
+            RunMode::Resume => Fact::Noted(format!("task {} goes on", self.attempt)),
+            _ => Fact::Active { started_at: self.harness.clock.unix_ns() },
+        };
+        if self.report(RunnerStage::Going, vec![began]).await {
             self.send_update().await;
         }
+        let mut outcome = Outcome::Complete;
         match self.play {
             Play::DiesRecording => {
                 tokio::time::sleep(Duration::from_millis(2300)).await;
@@ -296,6 +328,13 @@ impl ScriptedRunner<'_> {
             Play::Reclaimed => {
                 tokio::time::sleep(Duration::from_millis(2300)).await;
                 return TaskExit::CapacityReclaimed;
+            }
+            Play::ToldToLeave => {
+                tokio::time::sleep(Duration::from_millis(2300)).await;
+                if self.is_resumable() {
+                    return if self.hand_over().await { LEFT } else { TaskExit::Exited(1) };
+                }
+                outcome = Outcome::Aborted { message: "told to leave".to_owned() };
             }
             Play::FallsSilent => std::future::pending().await,
             Play::Freezes(time) => {
@@ -310,7 +349,13 @@ impl ScriptedRunner<'_> {
             }
             _ => {}
         }
-        if !self.record(stopped).await {
+        let ended = match outcome {
+            Outcome::Aborted { .. } => {
+                self.report(RunnerStage::Ending, vec![Fact::Ending(EgressEndReason::Killed)]).await
+            }
+            _ => self.record(stopped).await,
+        };
+        if !ended {
             return LEFT;
         }
         if let Play::FreezesEnding(time) = self.play {
@@ -319,7 +364,8 @@ impl ScriptedRunner<'_> {
         if self.play == Play::DiesEnding {
             return KILLED;
         }
-        let over = vec![Fact::Over(Outcome::Complete)];
+        let kept = matches!(outcome, Outcome::Aborted { .. }).then(|| self.stored_fact());
+        let over: Vec<Fact> = kept.into_iter().chain([Fact::Over(outcome)]).collect();
         // Waits for Redis as long as a real runner, then exits with status 0.
         let entered = tokio::time::timeout(LAST_REPORT, self.report(RunnerStage::Over, over)).await;
         if !entered.unwrap_or(false) {
@@ -332,6 +378,60 @@ impl ScriptedRunner<'_> {
         let registry = Registry::new(&self.harness.bus);
         until_ok(|| registry.finish(&self.id, Duration::from_secs(86_400))).await;
         LEFT
+    }
+
+    /// It records from here on. No other task does, and one that does not begin goes on with what another has left.
+    fn begins(&self, run_mode: RunMode) {
+        let owned = self.owned.lock().unwrap().clone();
+        let resumption = owned.and_then(|owned| owned.record.resumption);
+        let harness = self.harness;
+        let mut recordings = harness.recordings.lock().unwrap();
+        let before = recordings.entry(self.id.to_string()).or_default();
+        harness.must((run_mode == RunMode::Resume) == resumption.is_some(), || {
+            format!("{}/{} is to {run_mode:?} with {resumption:?}", self.id, self.attempt)
+        });
+        harness.must(before.is_empty() || resumption.is_some_and(|it| !it.why.is_empty()), || {
+            format!("{}/{} records over what {before:?} have recorded", self.id, self.attempt)
+        });
+        before.push(self.attempt);
+        let other = harness.at_work.lock().unwrap().insert(self.id.to_string(), self.attempt);
+        harness.must(other.is_none(), || format!("{}/{} records beside {other:?}", self.id, self.attempt));
+    }
+
+    fn is_resumable(&self) -> bool {
+        let owned = self.owned.lock().unwrap();
+        owned.as_ref().is_some_and(|owned| lifecycle::can_be_resumed(&owned.record))
+    }
+
+    /// False: Redis does not take it, as where the egress was ended meanwhile.
+    async fn hand_over(&self) -> bool {
+        let Some(Owned { ledger, .. }) = self.owned.lock().unwrap().clone() else { return false };
+        let handed_over = LaunchEvent::HandedOver {
+            attempt: self.attempt,
+            info: ledger.info().encode_to_vec(),
+            ledger: serde_json::to_string(&ledger).unwrap(),
+            why: "the platform takes its machine back".to_owned(),
+            at_ms: self.harness.clock.unix_ms(),
+        };
+        let registry = Registry::new(&self.harness.bus);
+        loop {
+            match until_ok(|| registry.apply(&self.id, &handed_over)).await {
+                Updated::Written(_) => return true,
+                Updated::Left(record) if is_older(&record, self.attempt) => {}
+                Updated::Left(record) if record.is_resuming() || record.attempt > self.attempt => return true,
+                Updated::Left(_) => return false,
+                Updated::Missing => {}
+            }
+            if !self.write().await {
+                return false;
+            }
+        }
+    }
+
+    fn stored_fact(&self) -> Fact {
+        let at = self.harness.clock.unix_ns();
+        let location = format!("https://b/{}.mp4", self.id);
+        Fact::FileStored { index: 0, size: 1234, started_at: at - 1, ended_at: at, location }
     }
 
     async fn salvage(&self) -> TaskExit {
@@ -347,14 +447,7 @@ impl ScriptedRunner<'_> {
         let owned = self.owned.lock().unwrap().clone();
         let message = owned.map(|owned| owned.record.lost).unwrap_or_default();
         self.harness.must(!message.is_empty(), || format!("{}: a salvage knows not what happened", self.id));
-        let at = self.harness.clock.unix_ns();
-        let stored = Fact::FileStored {
-            index: 0,
-            size: 1234,
-            started_at: at - 1,
-            ended_at: at,
-            location: format!("https://b/{}.mp4", self.id),
-        };
+        let stored = self.stored_fact();
         let over = Fact::Over(Outcome::Failed { code: Code::Internal, message });
         let facts = if self.harness.lost_upload(self.id.as_str()) { vec![over] } else { vec![stored, over] };
         if !self.report(RunnerStage::Over, facts).await {
@@ -516,5 +609,23 @@ impl Handler for StopHandler {
         let mut ledger: EgressLedger = serde_json::from_str(&record.ledger).unwrap();
         ledger.on(Fact::Ending(EgressEndReason::StopAsked), ledger.info().updated_at);
         Ok(ledger.info().encode_to_vec())
+    }
+}
+
+/// Answers as if every update had been carried out.
+struct UpdateHandler {
+    registry: Registry,
+    id: EgressId,
+}
+
+#[async_trait]
+impl Handler for UpdateHandler {
+    async fn bid(&self, _: &Incoming) -> Bid {
+        Bid::Now(1.0)
+    }
+
+    async fn answer(&self, _: Incoming) -> Result<Vec<u8>, RpcError> {
+        let record = self.registry.get(&self.id).await?.ok_or_else(|| RpcError::new(Code::NotFound, "no record"))?;
+        Ok(record.info)
     }
 }

@@ -57,7 +57,7 @@ fn function(harness: &Harness, copies: usize, late: Duration, seed: u64) {
 }
 
 /// Tasks by egress and attempt, each closed once, none open.
-async fn ledger(harness: &Harness) -> BTreeMap<(String, u32), Entry> {
+pub async fn ledger(harness: &Harness) -> BTreeMap<(String, u32), Entry> {
     let tasks = Tasks::new(&harness.bus());
     let lines = tasks.lines(0, i64::MAX, None, 10_000).await.unwrap();
     let mut entries = BTreeMap::new();

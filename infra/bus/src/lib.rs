@@ -45,9 +45,9 @@ pub use registry::{Created, FoundRecord, LiveIndex, Registry, Updated};
 pub use server::{Bid, Handler, Incoming, Routing, RpcServer};
 pub use server_info::RedisFacts;
 pub use spillway_model::{
-    CapReached, Caps, ClaimToken, Dispatch, Heartbeat, LaunchState, LedgerLine, OpenTask, OpenTaskEntry, Pace,
-    PaceState, Phase, Platform, ProbeCause, ProbeLine, ProbeOrder, ProbeOutcome, ProbeReport, Record, Shape,
-    SlotResult, TaskFacts, TaskKey, TaskRef, Ticket, lifecycle,
+    CapReached, Caps, ClaimToken, Dispatch, Heartbeat, LaunchState, LedgerLine, LiveStream, LiveStreams, OpenTask,
+    OpenTaskEntry, Pace, PaceState, Phase, Platform, ProbeCause, ProbeLine, ProbeOrder, ProbeOutcome, ProbeReport,
+    Record, Resumption, Shape, SlotResult, TaskFacts, TaskKey, TaskRef, Ticket, lifecycle,
 };
 pub use switches::Switches;
 pub use tasks::Tasks;

@@ -89,14 +89,7 @@ impl Tickets {
     /// Others: the ticket cannot be serialised or encrypted.
     pub async fn put(&self, ticket: &Ticket, ttl: Duration) -> Result<ClaimToken, BusError> {
         let id = &ticket.egress_id;
-        let plain =
-            serde_json::to_vec(ticket).map_err(|source| BusError::Record { egress_id: id.to_string(), source })?;
-        let nonce = random::<NONCE_BYTES>();
-        let sealed = self
-            .cipher()
-            .encrypt(&XNonce::from(nonce), Payload { msg: &plain, aad: &bound_to(id, ticket.attempt) })
-            .map_err(|_| BusError::Ticket { egress_id: id.to_string(), why: "too large to encrypt" })?;
-        let value = [nonce.as_slice(), &sealed].concat();
+        let value = self.sealed(ticket)?;
         loop {
             let token = ClaimToken::from_text(&URL_SAFE_NO_PAD.encode(random::<32>()));
             // The attempt is stored beside it in the clear: it is needed to open the ticket, and is no secret.
@@ -106,6 +99,18 @@ impl Tickets {
                 return Ok(token);
             }
         }
+    }
+
+    fn sealed(&self, ticket: &Ticket) -> Result<Vec<u8>, BusError> {
+        let id = &ticket.egress_id;
+        let plain =
+            serde_json::to_vec(ticket).map_err(|source| BusError::Record { egress_id: id.to_string(), source })?;
+        let nonce = random::<NONCE_BYTES>();
+        let sealed = self
+            .cipher()
+            .encrypt(&XNonce::from(nonce), Payload { msg: &plain, aad: &bound_to(id, ticket.attempt) })
+            .map_err(|_| BusError::Ticket { egress_id: id.to_string(), why: "too large to encrypt" })?;
+        Ok([nonce.as_slice(), &sealed].concat())
     }
 
     /// Whether this version could use the ticket, which stays where it is: one of a newer version must not be lost to a
@@ -144,9 +149,46 @@ impl Tickets {
         attempt: u32,
         ttl: Duration,
     ) -> Result<Option<ClaimToken>, BusError> {
+        self.copy_changed(id, token, attempt, ttl, |_| {}).await
+    }
+
+    /// The same with a change of the copy.
+    ///
+    /// # Errors
+    /// As [`Tickets::copy`].
+    pub async fn copy_changed(
+        &self,
+        id: &EgressId,
+        token: &ClaimToken,
+        attempt: u32,
+        ttl: Duration,
+        change: impl FnOnce(&mut Ticket),
+    ) -> Result<Option<ClaimToken>, BusError> {
         let Some(kept) = self.bus.backend.read(&key(id, token)).await? else { return Ok(None) };
-        let ticket = Ticket { attempt, ..self.opened(id, &kept)? };
+        let mut ticket = Ticket { attempt, ..self.opened(id, &kept)? };
+        change(&mut ticket);
         self.put(&ticket, ttl).await.map(Some)
+    }
+
+    /// Changes a ticket that nobody has taken, where it is; it lasts as long as before. One that is not there is no error.
+    /// Of two changes at once one is lost.
+    ///
+    /// # Errors
+    /// As [`Tickets::put`] and [`Tickets::take`].
+    pub async fn amend(
+        &self,
+        id: &EgressId,
+        token: &ClaimToken,
+        change: impl FnOnce(&mut Ticket),
+    ) -> Result<(), BusError> {
+        let key = key(id, token);
+        let Some(kept) = self.bus.backend.read(&key).await? else { return Ok(()) };
+        let mut ticket = self.opened(id, &kept)?;
+        change(&mut ticket);
+        let sealed = self.sealed(&ticket)?;
+        let value = NewValue { version: kept.version, value: &sealed, ttl: None };
+        self.bus.backend.compare_and_set(&key, Precondition::Is(kept.version), value).await?;
+        Ok(())
     }
 
     fn opened(&self, id: &EgressId, kept: &Versioned) -> Result<Ticket, BusError> {

@@ -126,7 +126,7 @@ pub struct LaunchOrder {
     pub egress_id: EgressId,
     /// The first is 1.
     pub attempt: u32,
-    /// Record, finish uploads, or check.
+    /// Record, go on with a recording, finish uploads, or check.
     pub run_mode: RunMode,
     /// Id of the Redis that the order comes from. It is stored with the task, so that no other installation takes it for its
     /// own.
@@ -167,6 +167,8 @@ pub enum RunMode {
     /// To record.
     #[default]
     Record,
+    /// To go on with the recording of a task that is gone.
+    Resume,
     /// To finish the uploads of a task that crashed.
     Salvage,
     /// To check what a recording would need.
@@ -174,11 +176,12 @@ pub enum RunMode {
 }
 
 impl LaunchOrder {
-    /// The runner's command-line arguments.
+    /// The runner's command-line arguments. Whether one that follows a dead task is to go on or to finish, it finds in the
+    /// record.
     pub fn arguments(&self) -> &'static [&'static str] {
         match self.run_mode {
             RunMode::Record => &[],
-            RunMode::Salvage => &["--salvage"],
+            RunMode::Resume | RunMode::Salvage => &["--salvage"],
             RunMode::Probe => &["--probe"],
         }
     }
@@ -195,7 +198,7 @@ impl LaunchOrder {
         all.push((INSTALLATION, self.installation.clone()));
         match self.run_mode {
             RunMode::Record => {}
-            RunMode::Salvage => all.push((SALVAGE, "true".to_owned())),
+            RunMode::Resume | RunMode::Salvage => all.push((SALVAGE, "true".to_owned())),
             RunMode::Probe => all.push((PROBE, "true".to_owned())),
         }
         all

@@ -8,7 +8,8 @@ use crate::task::TaskRef;
 
 /// State of the launch that a record is at. Its number (`Record::attempt`), its target and the time it was asked for
 /// (`Dispatch::target`, `Dispatch::launched_ms`) are in the record, because they outlive the state: the bill needs
-/// them after the end. Of a salvage run `Record::lost` says so from [`LaunchState::Lost`] on.
+/// them after the end. Of a salvage run `Record::lost` says so from [`LaunchState::Lost`] on, of a task that goes on with a
+/// recording `Record::resumption` from [`LaunchState::Interrupted`] on.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum LaunchState {
     /// In the launch queue; no launcher was asked for this number.
@@ -32,6 +33,8 @@ pub enum LaunchState {
         /// It finishes files and uploads.
         ending: bool,
     },
+    /// The recording task is gone, and another one that goes on with the recording is due, with a new number.
+    Interrupted,
     /// The recording task is gone and uploads are unfinished: a salvage run is due.
     Lost {
         /// As for [`LaunchState::Queued`].
@@ -57,7 +60,7 @@ impl LaunchState {
     /// The stored word of the state.
     pub fn phase(&self) -> Phase {
         match self {
-            Self::Queued { .. } | Self::Lost { .. } => Phase::Accepted,
+            Self::Queued { .. } | Self::Interrupted | Self::Lost { .. } => Phase::Accepted,
             Self::Asking | Self::Unknown | Self::Launched { .. } => Phase::Launching,
             Self::Running { ending: false, .. } | Self::Salvaging { ending: false, .. } => Phase::Running,
             Self::Running { ending: true, .. } | Self::Salvaging { ending: true, .. } => Phase::Ending,
@@ -70,7 +73,7 @@ impl LaunchState {
         match self {
             Self::Launched { task } => Some(task),
             Self::Running { task, .. } | Self::Salvaging { task, .. } | Self::Ended { task, .. } => task.as_ref(),
-            Self::Queued { .. } | Self::Asking | Self::Unknown | Self::Lost { .. } => None,
+            Self::Queued { .. } | Self::Interrupted | Self::Asking | Self::Unknown | Self::Lost { .. } => None,
         }
     }
 
@@ -79,9 +82,12 @@ impl LaunchState {
         match self {
             Self::Queued { renumber } | Self::Lost { renumber } => *renumber,
             Self::Ended { task, asked } => *asked || task.is_some(),
-            Self::Asking | Self::Unknown | Self::Launched { .. } | Self::Running { .. } | Self::Salvaging { .. } => {
-                true
-            }
+            Self::Interrupted
+            | Self::Asking
+            | Self::Unknown
+            | Self::Launched { .. }
+            | Self::Running { .. }
+            | Self::Salvaging { .. } => true,
         }
     }
 
@@ -92,7 +98,7 @@ impl LaunchState {
 
     /// The next launch needs a new number; only of a launch in the queue.
     pub fn needs_new_number(&self) -> bool {
-        matches!(self, Self::Queued { renumber: true } | Self::Lost { renumber: true })
+        matches!(self, Self::Queued { renumber: true } | Self::Interrupted | Self::Lost { renumber: true })
     }
 
     /// No runner has taken over yet.
@@ -121,6 +127,7 @@ impl fmt::Display for LaunchState {
             Self::Launched { .. } => "launched",
             Self::Running { ending: false, .. } => "running",
             Self::Running { ending: true, .. } => "ending",
+            Self::Interrupted => "interrupted",
             Self::Lost { .. } => "lost",
             Self::Salvaging { .. } => "salvaging",
             Self::Ended { .. } => "ended",
@@ -133,7 +140,7 @@ impl fmt::Display for LaunchState {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Phase {
-    /// StartEgress was granted, or a salvage run is due; no launch of this number was attempted yet.
+    /// StartEgress was granted, or another task is due that goes on or salvages; no launch of this number was attempted yet.
     #[default]
     Accepted,
     /// A launcher was or is being asked for a task.

@@ -13,6 +13,7 @@
 pub mod lifecycle;
 pub mod record;
 mod stored_record;
+pub mod resumption;
 pub mod launch_state;
 pub mod dispatch;
 pub mod ticket;
@@ -28,8 +29,9 @@ pub use launch_state::{LaunchState, Phase};
 pub use machine::{Capacity, Load, Platform, Shape};
 pub use probe::{ProbeCause, ProbeLine, ProbeOrder, ProbeOutcome, ProbeReport};
 pub use record::Record;
+pub use resumption::Resumption;
 pub use task::{
     CapReached, Caps, CloseTask, LedgerLine, OpenTask, OpenTaskEntry, Pace, PaceState, SlotResult, TaskKey, TaskRef,
 };
 pub use task_facts::TaskFacts;
-pub use ticket::{ClaimToken, Ticket};
+pub use ticket::{ClaimToken, LiveStream, LiveStreams, Ticket};

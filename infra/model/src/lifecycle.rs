@@ -5,174 +5,23 @@
 //! `next` is the whole table of states. Each event also names what its sender has seen (a number, an owner, a claim):
 //! where that has changed, the event is about something that is gone and is not applied.
 
-use std::collections::BTreeSet;
+mod event;
 
 use prost::Message;
-use spillway_protocol::ledger::{EgressLedger, Fact};
+use spillway_protocol::ledger::EgressLedger;
 
-use crate::launch_state::{LaunchState, Phase};
+pub use self::event::{EndCondition, LaunchCall, LaunchEvent, RunnerStage, SalvageOrder, SeenLaunch};
+use crate::launch_state::LaunchState;
 use crate::record::Record;
+use crate::resumption::Resumption;
 use crate::task::TaskRef;
 
 /// What three salvage runs die of, the fourth would die of too.
 pub const MAX_SALVAGES: u32 = 3;
-
-/// Something that happened to an egress, or is going to be done about it.
-#[derive(Clone, Debug)]
-pub enum LaunchEvent {
-    /// A dispatcher is going to ask a launcher.
-    Requested(LaunchCall),
-    /// A platform has a task for a launch.
-    TaskNoted {
-        /// Number of the launch.
-        attempt: u32,
-        /// Its task.
-        task: TaskRef,
-    },
-    /// A runner has its ticket and owns the egress from here on.
-    TookOver {
-        /// The runner's number.
-        attempt: u32,
-    },
-    /// The runner that owns the egress reports.
-    Reported {
-        /// The runner's number.
-        attempt: u32,
-        /// The new EgressInfo, as protobuf.
-        info: Vec<u8>,
-        /// The ledger it is made from, as JSON.
-        ledger: String,
-        /// How far the runner is.
-        stage: RunnerStage,
-    },
-    /// The runner that owns the egress finds a record that has lost its last writes, as after a failover: it does not know
-    /// of the runner. The runner's own copy, with its report, takes its place.
-    Restored(Box<Record>),
-    /// StopEgress came and no runner answered it.
-    StopAsked,
-    /// The dispatcher of the record is gone, and another one sees to it.
-    Adopted {
-        /// The dispatcher that is gone.
-        from: String,
-        /// The one that takes its place.
-        by: String,
-    },
-    /// The task never recorded anything: the launch is made again, with a new number.
-    StartLost {
-        /// Number of the launch.
-        attempt: u32,
-        /// The task that was seen; `None`: none was known.
-        task: Option<TaskRef>,
-        /// The dispatcher that launches again.
-        by: String,
-        /// Unix milliseconds until which the next launch may wait; an earlier deadline is put off.
-        deadline_ms: i64,
-    },
-    /// The task is gone and has left unfinished uploads.
-    TaskLost(SalvageOrder),
-    /// A dispatcher ends the egress, because no runner can.
-    Ended {
-        /// The dispatcher that delivers the end.
-        by: String,
-        /// What must hold for it.
-        when: EndCondition,
-        /// For the ledger; the last one is the end.
-        facts: Vec<Fact>,
-        /// Unix nanoseconds of the facts.
-        at_ns: i64,
-    },
-    /// livekit-server knows an end that the record has lost.
-    EndKnown {
-        /// The dispatcher that asked it.
-        by: String,
-        /// The launch that was asked about.
-        seen: SeenLaunch,
-        /// What livekit-server has, as protobuf.
-        info: Vec<u8>,
-    },
-}
-
-/// A launcher's call, as it is announced in the record before it is made.
-#[derive(Clone, Debug)]
-pub struct LaunchCall {
-    /// The dispatcher that makes it; it must own the record.
-    pub by: String,
-    /// Number of the launch that the dispatcher has in its queue.
-    pub seen: u32,
-    /// Number of the call: the same, or the next one.
-    pub attempt: u32,
-    /// Name of the target.
-    pub target: String,
-    /// Claim of the ticket for this number.
-    pub claim: String,
-    /// Targets that certainly did not launch it.
-    pub tried: BTreeSet<String>,
-    /// Unix milliseconds of the call.
-    pub at_ms: i64,
-    /// Time of the dispatcher's own last call, to which the answer was a certain no; `None`: there was none.
-    pub refused_ms: Option<i64>,
-}
-
-impl LaunchCall {
-    fn renumbers(&self) -> bool {
-        self.attempt != self.seen
-    }
-}
-
-/// A salvage run that is to be launched.
-#[derive(Clone, Debug)]
-pub struct SalvageOrder {
-    /// The dispatcher that launches it.
-    pub by: String,
-    /// Number of the launch whose task is gone; the salvage run gets the next one.
-    pub attempt: u32,
-    /// The spare ticket's claim, as it was seen.
-    pub spare: String,
-    /// Claim of its copy, for the salvage run.
-    pub claim: String,
-    /// Unix milliseconds until which the launch may wait.
-    pub deadline_ms: i64,
-    /// Why the task is gone.
-    pub message: String,
-}
-
-/// How far a runner is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum RunnerStage {
-    /// It records, or has not begun.
-    Going,
-    /// It finishes files and uploads.
-    Ending,
-    /// The report is its last.
-    Over,
-}
-
-/// A launch as it was seen: a diagnosis is about this one and no other.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct SeenLaunch {
-    /// Its number.
-    pub attempt: u32,
-    /// Where it stood.
-    pub phase: Phase,
-}
-
-impl SeenLaunch {
-    /// As the record has it.
-    pub fn of(record: &Record) -> Self {
-        Self { attempt: record.attempt, phase: record.phase() }
-    }
-}
-
-/// What must hold for a dispatcher to end an egress.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum EndCondition {
-    /// The launch stands as it was seen.
-    Stands(SeenLaunch),
-    /// No runner has taken over the launch of this number.
-    NotStarted(u32),
-    /// Nothing was ever recorded: it is not a salvage run, and no runner has taken over.
-    NeverRecorded,
-}
+/// So many tasks may go on with one recording, each after the death of the one before it.
+pub const MAX_RESUMPTIONS: u32 = 3;
+/// How long a launch may wait that goes on with a recording, milliseconds; then what there is is saved.
+pub const RESUME_WAIT_MS: i64 = 5 * 60_000;
 
 /// The record after the event; `None`: the event does not apply to it, and it is left as it is.
 ///
@@ -191,6 +40,7 @@ pub fn apply(record: &Record, event: &LaunchEvent) -> Result<Option<Record>, ser
                 dispatch.earlier.insert(record.attempt, task.clone());
             }
             changed.attempt = call.attempt;
+            changed.resumable = call.resumable;
             dispatch.launched_ms = call.at_ms;
             dispatch.claim.clone_from(&call.claim);
             dispatch.tried.clone_from(&call.tried);
@@ -230,6 +80,24 @@ pub fn apply(record: &Record, event: &LaunchEvent) -> Result<Option<Record>, ser
             dispatch.earlier.extend(record.task().map(|task| (record.attempt, task.clone())));
             changed.dispatcher.clone_from(by);
         }
+        LaunchEvent::TaskInterrupted { why, at_ms, .. } | LaunchEvent::HandedOver { why, at_ms, .. } => {
+            dispatch.deadline_ms = at_ms.saturating_add(RESUME_WAIT_MS);
+            dispatch.launched_ms = 0;
+            dispatch.target.clear();
+            dispatch.tried.clear();
+            dispatch.lost_starts = 0;
+            dispatch.earlier.extend(record.task().map(|task| (record.attempt, task.clone())));
+            let count = record.resumption.as_ref().map_or(0, |resumption| resumption.count) + 1;
+            changed.resumption = Some(Resumption { why: why.clone(), count });
+            match event {
+                LaunchEvent::TaskInterrupted { by, .. } => changed.dispatcher.clone_from(by),
+                LaunchEvent::HandedOver { info, ledger, .. } => {
+                    changed.info.clone_from(info);
+                    changed.ledger.clone_from(ledger);
+                }
+                _ => {}
+            }
+        }
         LaunchEvent::TaskLost(order) => {
             dispatch.claim.clone_from(&order.claim);
             dispatch.weight = 0.0;
@@ -243,7 +111,12 @@ pub fn apply(record: &Record, event: &LaunchEvent) -> Result<Option<Record>, ser
             changed.attempt = order.attempt + 1;
             changed.stop_asked = false;
             if changed.lost.is_empty() {
-                changed.lost.clone_from(&order.message);
+                changed.lost = match &record.resumption {
+                    Some(resumption) if record.is_resuming() => {
+                        format!("{}; the recording could not go on: {}", resumption.why, order.message)
+                    }
+                    _ => order.message.clone(),
+                };
             }
             changed.dispatcher.clone_from(&order.by);
         }
@@ -264,20 +137,32 @@ pub fn apply(record: &Record, event: &LaunchEvent) -> Result<Option<Record>, ser
     Ok(Some(changed))
 }
 
-/// The task of the current launch left uploads that another salvage run may complete: it recorded, or was itself a
-/// salvage run, and there is a ticket for another one.
+/// The task of the current launch left uploads that another salvage run may complete: it recorded, was itself a salvage
+/// run, or was to go on with a recording; and there is a ticket for another one.
 pub fn can_be_salvaged(record: &Record) -> bool {
     let died_saving = record.is_salvage() && record.state.is_asked();
-    let died = record.state.has_runner() || died_saving;
-    died && !record.spare.is_empty() && record.dispatch.salvages < MAX_SALVAGES
+    let died = record.state.has_runner() || died_saving || record.is_resuming();
+    died && !record.spare.is_empty() && !record.nothing_to_salvage && record.dispatch.salvages < MAX_SALVAGES
+}
+
+/// Another task may go on with what the task of the current launch records, should it die.
+pub fn can_be_resumed(record: &Record) -> bool {
+    let count = record.resumption.as_ref().map_or(0, |resumption| resumption.count);
+    let records = matches!(record.state, LaunchState::Running { ending: false, .. });
+    records && record.resumable && !record.spare.is_empty() && count < MAX_RESUMPTIONS
 }
 
 /// The event's sender has seen this launch, this owner, this ticket.
 fn is_about(record: &Record, event: &LaunchEvent) -> bool {
     match event {
-        LaunchEvent::Requested(call) => record.dispatcher == call.by && record.attempt == call.seen,
+        LaunchEvent::Requested(call) => {
+            record.dispatcher == call.by && record.attempt == call.seen && record.is_resuming() == call.resumes
+        }
         LaunchEvent::TaskNoted { attempt, .. } | LaunchEvent::Reported { attempt, .. } => record.attempt == *attempt,
-        LaunchEvent::TookOver { attempt } => record.attempt == *attempt && !record.stop_asked,
+        // A recording that was stopped in the meantime has to be finished all the same.
+        LaunchEvent::TookOver { attempt } => {
+            record.attempt == *attempt && (!record.stop_asked || record.is_resumption())
+        }
         // A number is in the record before its task can run: a runner with a higher one proves that writes were lost. So
         // does the owner of a number that no runner has taken over, unless that number was given up since.
         LaunchEvent::Restored(copy) => {
@@ -288,13 +173,18 @@ fn is_about(record: &Record, event: &LaunchEvent) -> bool {
         LaunchEvent::StopAsked => !record.stop_asked && !record.is_salvage(),
         LaunchEvent::Adopted { from, .. } => record.dispatcher == *from,
         LaunchEvent::StartLost { attempt, task, .. } => record.attempt == *attempt && record.task() == task.as_ref(),
+        LaunchEvent::TaskInterrupted { attempt, .. } | LaunchEvent::HandedOver { attempt, .. } => {
+            record.attempt == *attempt && can_be_resumed(record)
+        }
         LaunchEvent::TaskLost(order) => {
             record.attempt == order.attempt && record.spare == order.spare && can_be_salvaged(record)
         }
         LaunchEvent::Ended { when, .. } => match when {
             EndCondition::Stands(seen) => SeenLaunch::of(record) == *seen,
             EndCondition::NotStarted(attempt) => record.attempt == *attempt && record.state.is_starting(),
-            EndCondition::NeverRecorded => record.state.is_starting() && !record.is_salvage(),
+            EndCondition::NeverRecorded => {
+                record.state.is_starting() && !record.is_salvage() && !record.is_resumption()
+            }
         },
         LaunchEvent::EndKnown { seen, .. } => SeenLaunch::of(record) == *seen,
     }
@@ -316,10 +206,12 @@ fn next(record: &Record, event: &LaunchEvent) -> Option<LaunchState> {
         },
 
         // A number that had a task is not asked for again: a platform would answer with the dead task.
-        (E::Requested(call), S::Queued { renumber: true } | S::Lost { renumber: true }) if !call.renumbers() => {
+        (E::Requested(call), S::Queued { renumber: true } | S::Interrupted | S::Lost { renumber: true })
+            if !call.renumbers() =>
+        {
             return None;
         }
-        (E::Requested(_), S::Queued { .. } | S::Lost { .. }) => S::Asking,
+        (E::Requested(_), S::Queued { .. } | S::Interrupted | S::Lost { .. }) => S::Asking,
         (E::Requested(call), S::Asking | S::Unknown | S::Launched { .. }) if call.renumbers() => S::Asking,
         // The same number again: only a certain no to the last call says that there is no task.
         (E::Requested(call), S::Asking | S::Unknown) if call.refused_ms == Some(record.dispatch.launched_ms) => {
@@ -329,7 +221,9 @@ fn next(record: &Record, event: &LaunchEvent) -> Option<LaunchState> {
         (E::Requested(_), S::Launched { .. } | S::Running { .. } | S::Salvaging { .. }) => return None,
 
         // The late answer to a call for a number that was given up: for the bill.
-        (E::TaskNoted { .. }, S::Queued { renumber: true } | S::Lost { renumber: true }) => record.state.clone(),
+        (E::TaskNoted { .. }, S::Queued { renumber: true } | S::Interrupted | S::Lost { renumber: true }) => {
+            record.state.clone()
+        }
         // A record that has lost its last writes, as after a failover, may not know of its call.
         (E::TaskNoted { task, .. }, S::Queued { .. } | S::Lost { .. }) => S::Launched { task: task.clone() },
         (E::TaskNoted { task, .. }, S::Asking | S::Unknown | S::Launched { .. }) => S::Launched { task: task.clone() },
@@ -337,7 +231,9 @@ fn next(record: &Record, event: &LaunchEvent) -> Option<LaunchState> {
             taken(Some(task.clone()), *ending)
         }
 
-        (E::TookOver { .. }, S::Queued { renumber: true } | S::Lost { renumber: true }) => return None,
+        (E::TookOver { .. }, S::Queued { renumber: true } | S::Interrupted | S::Lost { renumber: true }) => {
+            return None;
+        }
         // In the queue: the record has lost its call, for only a task of this number has its ticket.
         (E::TookOver { .. }, S::Queued { .. } | S::Lost { .. } | S::Asking | S::Unknown | S::Launched { .. }) => {
             taken(record.task().cloned(), false)
@@ -349,9 +245,10 @@ fn next(record: &Record, event: &LaunchEvent) -> Option<LaunchState> {
             RunnerStage::Ending => taken(record.task().cloned(), true),
             RunnerStage::Over => ended(),
         },
-        (E::Reported { .. }, S::Queued { .. } | S::Lost { .. } | S::Asking | S::Unknown | S::Launched { .. }) => {
-            return None;
-        }
+        (
+            E::Reported { .. },
+            S::Queued { .. } | S::Interrupted | S::Lost { .. } | S::Asking | S::Unknown | S::Launched { .. },
+        ) => return None,
 
         (E::Restored(copy), _) => copy.state.clone(),
 
@@ -364,10 +261,15 @@ fn next(record: &Record, event: &LaunchEvent) -> Option<LaunchState> {
         (E::StartLost { .. }, S::Asking | S::Unknown | S::Launched { .. }) if record.is_salvage() => {
             S::Lost { renumber: true }
         }
+        (E::StartLost { .. }, S::Asking | S::Unknown | S::Launched { .. }) if record.is_resumption() => S::Interrupted,
         (E::StartLost { .. }, S::Asking | S::Unknown | S::Launched { .. }) => S::Queued { renumber: true },
-        (E::StartLost { .. }, S::Queued { .. } | S::Lost { .. } | S::Running { .. } | S::Salvaging { .. }) => {
-            return None;
-        }
+        (
+            E::StartLost { .. },
+            S::Queued { .. } | S::Interrupted | S::Lost { .. } | S::Running { .. } | S::Salvaging { .. },
+        ) => return None,
+
+        // `can_be_resumed` has said which state this is.
+        (E::TaskInterrupted { .. } | E::HandedOver { .. }, _) => S::Interrupted,
 
         // `can_be_salvaged` has said which states these are.
         (E::TaskLost(_), S::Queued { .. } | S::Lost { .. }) => return None,

@@ -1,11 +1,14 @@
 //! The table of transitions, state by state, and random lives of records.
 
+use std::collections::BTreeSet;
+
 use proptest::prelude::*;
 use spillway_protocol::EgressId;
-use spillway_protocol::ledger::{EgressEndReason, Outcome};
+use spillway_protocol::ledger::{EgressEndReason, Fact, Outcome};
 use spillway_protocol::rpc::StartEgressRequest;
 
 use super::*;
+use crate::launch_state::Phase;
 
 fn task(id: u8) -> TaskRef {
     TaskRef { launcher: "near".to_owned(), id: format!("t{id}") }
@@ -23,6 +26,7 @@ fn accepted() -> Record {
         info: ledger.info().encode_to_vec(),
         ledger: serde_json::to_string(&ledger).unwrap(),
         spare: "spare".to_owned(),
+        resumable: true,
         ..Record::new(EgressId::parse("EG_1").unwrap(), 7)
     }
 }
@@ -35,14 +39,33 @@ fn call(by: &str, seen: u32, attempt: u32, refused_ms: Option<i64>) -> LaunchEve
         target: "near".to_owned(),
         claim: format!("c{attempt}"),
         tried: BTreeSet::new(),
+        resumes: false,
+        resumable: true,
         at_ms: 10,
         refused_ms,
     })
 }
 
+/// Of a task that goes on with a recording.
+fn call_to_go_on(by: &str, seen: u32, attempt: u32) -> LaunchEvent {
+    match call(by, seen, attempt, None) {
+        LaunchEvent::Requested(call) => LaunchEvent::Requested(LaunchCall { resumes: true, ..call }),
+        other => other,
+    }
+}
+
 fn order(by: &str, attempt: u32) -> LaunchEvent {
     let (spare, claim, message) = ("spare".to_owned(), "copy".to_owned(), "it died".to_owned());
     LaunchEvent::TaskLost(SalvageOrder { by: by.to_owned(), attempt, spare, claim, deadline_ms: 99, message })
+}
+
+fn interrupted(by: &str, attempt: u32) -> LaunchEvent {
+    LaunchEvent::TaskInterrupted { by: by.to_owned(), attempt, why: "it died".to_owned(), at_ms: 20 }
+}
+
+fn handed_over(attempt: u32) -> LaunchEvent {
+    let (info, ledger) = (vec![7], serde_json::to_string(&ledger()).unwrap());
+    LaunchEvent::HandedOver { attempt, info, ledger, why: "it was told to leave".to_owned(), at_ms: 20 }
 }
 
 fn end(by: &str, when: EndCondition) -> LaunchEvent {
@@ -71,7 +94,8 @@ fn noted(attempt: u32, id: u8) -> LaunchEvent {
 
 fn at(state: LaunchState) -> Record {
     let lost = if matches!(state, LaunchState::Lost { .. } | LaunchState::Salvaging { .. }) { "it died" } else { "" };
-    let mut record = Record { state, lost: lost.to_owned(), ..accepted() };
+    let resumption = (state == LaunchState::Interrupted).then(Resumption::default);
+    let mut record = Record { state, lost: lost.to_owned(), resumption, ..accepted() };
     record.dispatch.launched_ms = 10;
     record
 }
@@ -90,30 +114,62 @@ fn the_table() {
     let running = |ending| S::Running { task: Some(task(1)), ending };
     let saving = |ending| S::Salvaging { task: Some(task(1)), ending };
     let ended = |task, asked| Some(S::Ended { task, asked });
-    let states =
-        [waits(false), waits(true), S::Asking, S::Unknown, launched(), running(false), running(true), saving(false)];
-    type Column = [Option<LaunchState>; 8];
-    let table: [(&str, LaunchEvent, Column); 11] = [
+    let states = [
+        waits(false),
+        waits(true),
+        S::Asking,
+        S::Unknown,
+        launched(),
+        running(false),
+        running(true),
+        S::Interrupted,
+        saving(false),
+    ];
+    type Column = [Option<LaunchState>; 9];
+    let on_record = || [None, None, None, None, None, Some(S::Interrupted), None, None, None];
+    let table: [(&str, LaunchEvent, Column); 15] = [
         (
             "asked",
             call("A", 1, 1, None),
-            [Some(S::Asking), None, Some(S::Unknown), Some(S::Unknown), None, None, None, None],
+            [Some(S::Asking), None, Some(S::Unknown), Some(S::Unknown), None, None, None, None, None],
         ),
         (
             "asked after a no",
             call("A", 1, 1, Some(10)),
-            [Some(S::Asking), None, Some(S::Asking), Some(S::Asking), None, None, None, None],
+            [Some(S::Asking), None, Some(S::Asking), Some(S::Asking), None, None, None, None, None],
         ),
         (
             "asked with a new number",
             call("A", 1, 2, None),
-            [Some(S::Asking), Some(S::Asking), Some(S::Asking), Some(S::Asking), Some(S::Asking), None, None, None],
+            [
+                Some(S::Asking),
+                Some(S::Asking),
+                Some(S::Asking),
+                Some(S::Asking),
+                Some(S::Asking),
+                None,
+                None,
+                None,
+                None,
+            ],
         ),
+        ("asked to go on", call_to_go_on("A", 1, 2), [None, None, None, None, None, None, None, Some(S::Asking), None]),
+        ("asked to go on with the old number", call_to_go_on("A", 1, 1), Column::default()),
         ("asked by another", call("B", 1, 1, None), Column::default()),
         (
             "task",
             noted(1, 1),
-            [Some(launched()), Some(waits(true)), Some(launched()), Some(launched()), None, None, None, None],
+            [
+                Some(launched()),
+                Some(waits(true)),
+                Some(launched()),
+                Some(launched()),
+                None,
+                None,
+                None,
+                Some(S::Interrupted),
+                None,
+            ],
         ),
         (
             "taken over",
@@ -127,12 +183,13 @@ fn the_table() {
                 None,
                 None,
                 None,
+                None,
             ],
         ),
         (
             "reported",
             report(1, RunnerStage::Going),
-            [None, None, None, None, None, Some(running(false)), Some(running(true)), Some(saving(false))],
+            [None, None, None, None, None, Some(running(false)), Some(running(true)), None, Some(saving(false))],
         ),
         (
             "reported the end",
@@ -145,10 +202,17 @@ fn the_table() {
                 None,
                 ended(Some(task(1)), true),
                 ended(Some(task(1)), true),
+                None,
                 ended(Some(task(1)), true),
             ],
         ),
-        ("never recorded", start_lost(1, Some(task(1))), [None, None, None, None, Some(waits(true)), None, None, None]),
+        (
+            "never recorded",
+            start_lost(1, Some(task(1))),
+            [None, None, None, None, Some(waits(true)), None, None, None, None],
+        ),
+        ("interrupted", interrupted("A", 1), on_record()),
+        ("handed over", handed_over(1), on_record()),
         (
             "lost",
             order("A", 1),
@@ -158,6 +222,7 @@ fn the_table() {
                 None,
                 None,
                 None,
+                Some(S::Lost { renumber: false }),
                 Some(S::Lost { renumber: false }),
                 Some(S::Lost { renumber: false }),
                 Some(S::Lost { renumber: false }),
@@ -174,6 +239,7 @@ fn the_table() {
                 ended(Some(task(1)), true),
                 None,
                 None,
+                ended(None, true),
                 None,
             ],
         ),
@@ -234,6 +300,70 @@ fn a_salvage_has_the_next_number_its_own_ticket_and_knows_why() {
 }
 
 #[test]
+fn an_interrupted_recording_goes_on_with_the_next_number_and_is_stopped_by_whoever_goes_on() {
+    let running = at(LaunchState::Running { task: Some(task(1)), ending: false });
+    let record = apply(&running, &interrupted("B", 1)).unwrap().unwrap();
+    assert!(record.is_resuming() && !record.is_salvage());
+    assert_eq!(record.resumption, Some(Resumption { why: "it died".to_owned(), count: 1 }));
+    assert_eq!((record.attempt, record.dispatcher.as_str(), record.task_of(1)), (1, "B", Some(&task(1))));
+    assert_eq!((record.dispatch.deadline_ms, record.dispatch.launched_ms), (20 + RESUME_WAIT_MS, 0));
+    assert_eq!([1, 2].map(|attempt| record.is_beat_of(attempt)), [false, true], "the last ones of the dead task");
+    assert!(apply(&record, &end("B", EndCondition::NeverRecorded)).unwrap().is_none(), "something was recorded");
+
+    let stopped = apply(&record, &LaunchEvent::StopAsked).unwrap().unwrap();
+    let launched = apply(&stopped, &call_to_go_on("B", 1, 2)).unwrap().unwrap();
+    // A task that never came is replaced, as another one that goes on.
+    let again = apply(&launched, &start_lost(2, None)).unwrap().unwrap();
+    assert_eq!((again.state.clone(), again.is_resuming()), (LaunchState::Interrupted, true));
+    let launched = apply(&again, &call_to_go_on("A", 2, 3)).unwrap().unwrap();
+    let owned = apply(&launched, &LaunchEvent::TookOver { attempt: 3 }).unwrap().unwrap();
+    assert!(owned.stop_asked && owned.is_resumption() && !owned.is_resuming());
+    assert_eq!(apply(&owned, &report(1, RunnerStage::Going)).unwrap(), None, "the dead one, after all");
+
+    // It dies as well, until there were too many.
+    let mut record = owned;
+    for count in 2..=MAX_RESUMPTIONS {
+        let attempt = record.attempt;
+        record = apply(&record, &interrupted("A", attempt)).unwrap().unwrap();
+        assert_eq!(record.resumption.as_ref().map(|resumption| resumption.count), Some(count));
+        record = apply(&record, &call_to_go_on("A", attempt, attempt + 1)).unwrap().unwrap();
+        record = apply(&record, &LaunchEvent::TookOver { attempt: attempt + 1 }).unwrap().unwrap();
+    }
+    assert!(!can_be_resumed(&record) && can_be_salvaged(&record));
+}
+
+#[test]
+fn what_is_handed_over_is_reported_with_it() {
+    let running = at(LaunchState::Running { task: Some(task(1)), ending: false });
+    let running = Record { ledger: String::new(), ..running };
+    let record = apply(&running, &handed_over(1)).unwrap().unwrap();
+    assert_eq!((record.info.as_slice(), record.dispatcher.as_str()), (&[7][..], "A"));
+    assert!(!record.ledger.is_empty());
+    assert_eq!(record.resumption.map(|resumption| resumption.why).as_deref(), Some("it was told to leave"));
+}
+
+#[test]
+fn a_recording_that_cannot_go_on_is_salvaged_if_there_is_something_to_save() {
+    let interrupted = Record {
+        resumption: Some(Resumption { why: "it died".to_owned(), count: 1 }),
+        stop_asked: true,
+        ..at(LaunchState::Interrupted)
+    };
+    let lost = apply(&interrupted, &order("A", 1)).unwrap().unwrap();
+    assert_eq!(lost.lost, "it died; the recording could not go on: it died");
+    assert_eq!((lost.attempt, lost.is_salvage(), lost.is_resumption(), lost.stop_asked), (2, true, false, false));
+    let nothing = Record { nothing_to_salvage: true, ..interrupted.clone() };
+    assert!(!can_be_salvaged(&nothing));
+    assert!(apply(&nothing, &end("A", EndCondition::NotStarted(1))).unwrap().is_some());
+    for no in [
+        Record { resumable: false, ..at(LaunchState::Running { task: None, ending: false }) },
+        Record { spare: String::new(), ..at(LaunchState::Running { task: None, ending: false }) },
+    ] {
+        assert!(!can_be_resumed(&no));
+    }
+}
+
+#[test]
 fn an_end_is_judged_by_what_is_stored() {
     let seen = SeenLaunch { attempt: 1, phase: Phase::Running };
     let running = LaunchState::Running { task: None, ending: false };
@@ -287,7 +417,7 @@ fn any_event() -> impl Strategy<Value = LaunchEvent> {
         Just(Phase::Ending),
         Just(Phase::Over)
     ];
-    (by, attempt, 0u8..4, stage, phase, any::<bool>(), 0u8..11).prop_map(
+    (by, attempt, 0u8..4, stage, phase, any::<bool>(), 0u8..13).prop_map(
         |(by, attempt, id, stage, phase, flag, kind)| match kind {
             0 | 1 => call(by, attempt, attempt + u32::from(flag), flag.then_some(10)),
             2 => noted(attempt, id),
@@ -300,7 +430,15 @@ fn any_event() -> impl Strategy<Value = LaunchEvent> {
             }
             7 => start_lost(attempt, flag.then(|| task(id))),
             8 => order(by, attempt),
-            9 => end(by, if flag { EndCondition::NotStarted(attempt) } else { EndCondition::NeverRecorded }),
+            9 => {
+                if flag {
+                    interrupted(by, attempt)
+                } else {
+                    handed_over(attempt)
+                }
+            }
+            10 => call_to_go_on(by, attempt, attempt + u32::from(flag)),
+            11 => end(by, if flag { EndCondition::NotStarted(attempt) } else { EndCondition::NeverRecorded }),
             _ => end(by, EndCondition::Stands(SeenLaunch { attempt, phase })),
         },
     )
@@ -310,7 +448,7 @@ proptest! {
     #[test]
     fn a_record_lives_once(events in prop::collection::vec(any_event(), 0..120)) {
         let mut record = accepted();
-        let mut recorded_by = None;
+        let mut recorded_by = vec![];
         for event in events {
             let Some(changed) = apply(&record, &event).unwrap() else { continue };
             let is_adopted = matches!(event, LaunchEvent::Adopted { .. });
@@ -319,15 +457,21 @@ proptest! {
             prop_assert!(record.lost.is_empty() || record.lost == changed.lost);
             // A state says whether it is of a salvage run, and no other field contradicts it.
             match &changed.state {
-                LaunchState::Queued { .. } | LaunchState::Running { .. } => prop_assert!(!changed.is_salvage()),
+                LaunchState::Queued { .. } => prop_assert!(!changed.is_salvage() && !changed.is_resumption()),
+                LaunchState::Interrupted => prop_assert!(changed.is_resumption()),
+                LaunchState::Running { .. } => prop_assert!(!changed.is_salvage()),
                 LaunchState::Lost { .. } | LaunchState::Salvaging { .. } => prop_assert!(changed.is_salvage()),
                 _ => {}
             }
-            // One attempt records, and once it has, no other is launched to record.
-            if matches!(changed.state, LaunchState::Running { .. }) {
-                prop_assert_eq!(*recorded_by.get_or_insert(changed.attempt), changed.attempt);
+            // One attempt records, and once it has, others only go on after an interruption of the one before.
+            if matches!(changed.state, LaunchState::Running { .. }) && recorded_by.last() != Some(&changed.attempt) {
+                prop_assert!(recorded_by.is_empty() || record.is_resuming());
+                recorded_by.push(changed.attempt);
             }
-            prop_assert!(recorded_by.is_none() || changed.is_salvage() || !changed.state.is_starting());
+            let count = changed.resumption.as_ref().map_or(0, |resumption| resumption.count);
+            prop_assert!(recorded_by.len() <= 1 + count as usize && count <= MAX_RESUMPTIONS);
+            let goes_on = changed.is_salvage() || changed.is_resumption();
+            prop_assert!(recorded_by.is_empty() || goes_on || !changed.state.is_starting());
             // No task is forgotten: it is the current one, or an earlier one.
             if let Some(task) = record.task().filter(|_| !matches!(event, LaunchEvent::TaskNoted { .. })) {
                 prop_assert_eq!(changed.task_of(record.attempt), Some(task));

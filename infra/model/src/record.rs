@@ -10,7 +10,8 @@ use spillway_protocol::EgressId;
 
 use crate::dispatch::Dispatch;
 use crate::launch_state::{LaunchState, Phase};
-use crate::stored_record::{FORMAT, StoredDispatch, StoredRecord};
+use crate::resumption::Resumption;
+use crate::stored_record::{FIRST, FORMAT, RESUMING, StoredDispatch, StoredRecord};
 use crate::task::{TaskKey, TaskRef};
 
 /// What is known about one egress. Fields of a newer version are kept in `extra` and written back.
@@ -39,6 +40,13 @@ pub struct Record {
     /// Why the recording task is gone. Not empty: the current attempt is its salvage run, and the egress ends with this
     /// message.
     pub lost: String,
+    /// If the recording task dies, another one may go on: its target is of a kind for that, and the installation wants it.
+    /// Of the last launch call.
+    pub resumable: bool,
+    /// The spare ticket is for a task that goes on with the recording: a salvage run would find nothing to do.
+    pub nothing_to_salvage: bool,
+    /// The recording was interrupted; `None`: never.
+    pub resumption: Option<Resumption>,
     /// When StartEgress was accepted, Unix milliseconds of Redis' clock.
     pub accepted_at: i64,
     /// The dispatcher's own part.
@@ -61,6 +69,9 @@ impl Record {
             stop_asked: false,
             spare: String::new(),
             lost: String::new(),
+            resumable: false,
+            nothing_to_salvage: false,
+            resumption: None,
             accepted_at,
             dispatch: Dispatch::default(),
             extra: BTreeMap::new(),
@@ -96,6 +107,22 @@ impl Record {
     pub fn is_salvage(&self) -> bool {
         !self.lost.is_empty()
     }
+
+    /// The current launch goes on, or will, with what another task has recorded.
+    pub fn is_resumption(&self) -> bool {
+        self.resumption.is_some() && !self.is_salvage()
+    }
+
+    /// A heartbeat of launch `attempt` is one of the runner that has, or will have, the egress. A later launch than the
+    /// record's: it has lost its last writes. Of an interrupted recording the last heartbeats of the dead task are not.
+    pub fn is_beat_of(&self, attempt: u32) -> bool {
+        attempt > self.attempt || (attempt == self.attempt && self.state != LaunchState::Interrupted)
+    }
+
+    /// A launch that goes on with a recording, and has not taken over yet.
+    pub fn is_resuming(&self) -> bool {
+        self.is_resumption() && self.state.is_starting()
+    }
 }
 
 /// Why a stored record is not one of this version.
@@ -126,12 +153,14 @@ impl TryFrom<StoredRecord> for Record {
         let task = stored.task.as_deref().map(serde_json::from_str::<TaskRef>).transpose().map_err(Unreadable::Task)?;
         let StoredDispatch { asked, fresh, unanswered, mut dispatch } = stored.dispatch.unwrap_or_default();
         let salvage = !stored.lost.is_empty();
+        let resuming = stored.resumption.is_some() && !salvage;
         let state = match (stored.phase, task) {
             // Version 0.1.0 noted the late answer of a launch there although the launch had been given up.
             (Phase::Accepted, Some(task)) if fresh => {
                 dispatch.earlier.insert(stored.attempt, task);
                 waiting(salvage, true)
             }
+            (Phase::Accepted, None) if resuming => LaunchState::Interrupted,
             (Phase::Accepted, None) => waiting(salvage, fresh),
             (Phase::Accepted | Phase::Launching, Some(task)) => LaunchState::Launched { task },
             (Phase::Launching, None) if unanswered => LaunchState::Unknown,
@@ -153,6 +182,9 @@ impl TryFrom<StoredRecord> for Record {
             stop_asked: stored.stop_asked,
             spare: stored.spare,
             lost: stored.lost,
+            resumable: stored.resumable,
+            nothing_to_salvage: stored.nothing_to_salvage,
+            resumption: stored.resumption,
             accepted_at: stored.accepted_at,
             dispatch,
             extra: stored.extra,
@@ -166,15 +198,17 @@ fn waiting(salvage: bool, renumber: bool) -> LaunchState {
 
 impl From<Record> for StoredRecord {
     fn from(record: Record) -> Self {
+        // A reader that does not know of interruptions would end it as never recorded, or record over it.
+        let format = if record.is_resuming() { RESUMING } else { FIRST };
         let state = record.state;
         // A reference is two texts: its JSON cannot fail.
         let task = state.task().and_then(|task| serde_json::to_string(task).ok());
         let asked = match &state {
-            LaunchState::Queued { .. } | LaunchState::Lost { .. } => false,
+            LaunchState::Queued { .. } | LaunchState::Interrupted | LaunchState::Lost { .. } => false,
             state => state.may_have_task(),
         };
         Self {
-            format: FORMAT,
+            format,
             egress_id: record.egress_id,
             phase: state.phase(),
             attempt: record.attempt,
@@ -185,6 +219,9 @@ impl From<Record> for StoredRecord {
             stop_asked: record.stop_asked,
             spare: record.spare,
             lost: record.lost,
+            resumable: record.resumable,
+            nothing_to_salvage: record.nothing_to_salvage,
+            resumption: record.resumption,
             accepted_at: record.accepted_at,
             dispatch: Some(StoredDispatch {
                 asked,

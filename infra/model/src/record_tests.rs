@@ -83,6 +83,24 @@ fn fields_of_a_newer_version_are_kept_and_optional_ones_may_be_absent() {
     assert_eq!(read(json!({ "egress_id": "EG_1" })), Record::new(id, 0));
 }
 
+/// They would record over what there is, or end it as never recorded.
+#[test]
+fn while_a_recording_is_interrupted_its_record_has_a_form_that_older_versions_do_not_read() {
+    let mut record = Record::new(EgressId::parse("EG_1").unwrap(), 1);
+    record.resumption = Some(Resumption { why: "it died".to_owned(), count: 1 });
+    let running = LaunchState::Running { task: None, ending: false };
+    for (state, format) in
+        [(LaunchState::Interrupted, 2), (LaunchState::Asking, 2), (LaunchState::Unknown, 2), (running, 1)]
+    {
+        let now = Record { state, ..record.clone() };
+        let stored = serde_json::to_value(&now).unwrap();
+        assert_eq!(stored["format"], format, "{}", now.state);
+        assert_eq!(read(stored), now);
+    }
+    let never = serde_json::to_value(Record { resumption: None, ..record }).unwrap();
+    assert!(["resumption", "resumable", "nothing_to_salvage"].iter().all(|field| never.get(field).is_none()));
+}
+
 #[test]
 fn what_cannot_be_read_is_an_error_and_no_default() {
     let with = |field: &str, value: Value| {
@@ -93,7 +111,7 @@ fn what_cannot_be_read_is_an_error_and_no_default() {
     assert!(with("novelty", json!(1)).is_ok());
     for (field, value) in [
         ("phase", json!("resting")),
-        ("format", json!(2)),
+        ("format", json!(3)),
         ("task", json!("no json")),
         ("task", json!(r#"{"id":"t1"}"#)),
         ("info", json!("§")),

@@ -9,10 +9,15 @@ use spillway_protocol::EgressId;
 
 use crate::dispatch::Dispatch;
 use crate::launch_state::Phase;
+use crate::resumption::Resumption;
 
-/// The newest form of a record that this version reads, and the one it writes. A form gets a new number only if
-/// readers of the one before would misunderstand it; fields are added without one.
-pub(crate) const FORMAT: u32 = 1;
+/// The newest form of a record that this version reads. A form gets a new number only if readers of the one before would
+/// misunderstand it; fields are added without one.
+pub(crate) const FORMAT: u32 = RESUMING;
+/// What version 0.1.0 wrote.
+pub(crate) const FIRST: u32 = 1;
+/// The same while a recording that was interrupted waits for the task that goes on.
+pub(crate) const RESUMING: u32 = 2;
 
 /// A record as it is stored.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -49,6 +54,15 @@ pub(crate) struct StoredRecord {
     /// Why a salvage runs.
     #[serde(default)]
     pub lost: String,
+    /// Not in version 0.1.0, nor are the next two.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub resumable: bool,
+    /// Of the spare ticket.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub nothing_to_salvage: bool,
+    /// Why and how often.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resumption: Option<Resumption>,
     /// Unix milliseconds.
     #[serde(default)]
     pub accepted_at: i64,
@@ -76,7 +90,11 @@ pub(crate) struct StoredDispatch {
 }
 
 fn first_format() -> u32 {
-    1
+    FIRST
+}
+
+fn is_false(flag: &bool) -> bool {
+    !flag
 }
 
 mod base64_text {

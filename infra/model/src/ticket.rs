@@ -32,6 +32,27 @@ pub struct Ticket {
     /// ticket, and it takes no other.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub probe: Option<ProbeOrder>,
+    /// Of a task that goes on with a recording: where its streams go by now. Absent: as the request says.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub streams: Option<LiveStreams>,
+}
+
+/// The streams of a recording after UpdateStream calls.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LiveStreams {
+    /// Behind every stream that there was.
+    pub next_id: u32,
+    /// Those that are published.
+    pub live: Vec<LiveStream>,
+}
+
+/// One of them.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LiveStream {
+    /// As the ledger counts them.
+    pub id: u32,
+    /// As it was given, with its key.
+    pub url: Secret,
 }
 
 /// What a launch hands to its runner so that only this runner can take the ticket. Never printed.
@@ -77,10 +98,16 @@ mod tests {
             destinations: None,
             runner: serde_json::json!({"a": 1}),
             probe: None,
+            streams: None,
         };
         assert_eq!(serde_json::from_value::<Ticket>(stored).unwrap(), ticket);
-        let again = serde_json::to_vec(&ticket).unwrap();
-        assert_eq!(serde_json::from_slice::<Ticket>(&again).unwrap(), ticket);
+        let live = vec![LiveStream { id: 1, url: Secret::new("rtmp://a/canary".into()) }];
+        for streams in [None, Some(LiveStreams { next_id: 2, live })] {
+            let ticket = Ticket { streams, ..ticket.clone() };
+            assert!(!format!("{ticket:?}").contains("canary"));
+            let again = serde_json::to_vec(&ticket).unwrap();
+            assert_eq!(serde_json::from_slice::<Ticket>(&again).unwrap(), ticket);
+        }
     }
 
     #[test]

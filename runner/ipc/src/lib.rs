@@ -25,7 +25,7 @@ pub use file::{SealTracker, SpoolError, SpoolFile, WriteProgress};
 pub use file_id::FileId;
 pub use messages::{
     FlagValue, MediaCommand, MediaEndReason, MediaEvent, MediaPath, MediaSettings, PageSettings, ProbeCommand, Quality,
-    StartCommand, StreamLag, StreamSettings, StreamStart, StreamState, TrackFacts,
+    ResumePoint, StartCommand, StreamLag, StreamSettings, StreamStart, StreamState, TrackFacts,
 };
 pub use reader::{BaseDataOffset, Origin, SpoolReader};
 pub use ts_tail::TsTail;

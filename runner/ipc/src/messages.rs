@@ -2,7 +2,7 @@
 //! fields are ignored and missing ones take their default where one is declared, so that versions may differ by one. Times
 //! are Unix nanoseconds or nanoseconds of media, as each field says.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
@@ -90,6 +90,24 @@ pub struct StartCommand {
     /// Absolute: an existing folder that only this user can read, for segments, images and sheets; `None`: there are none.
     #[serde(default)]
     pub spool: Option<PathBuf>,
+    /// The process goes on with a recording whose process died; `None`: it begins one.
+    #[serde(default)]
+    pub resume: Option<ResumePoint>,
+}
+
+/// Where a media process goes on that takes the place of a dead one: numbers continue, so that nothing of the spool is
+/// written over. Times do not: they count from its own [`MediaEvent::Started`].
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ResumePoint {
+    /// By output: number of its first file. An output that is not there begins with its own number.
+    pub first_files: BTreeMap<u32, u32>,
+    /// Number of the next file behind those, after a change of codec.
+    pub next_file: u32,
+    /// By output: number of its first segment or image; 0 for one that is not there.
+    pub first_numbers: BTreeMap<u32, u32>,
+    /// Outputs of the plan that have ended.
+    pub ended_outputs: BTreeSet<u32>,
 }
 
 /// A room whose media connection is tried. Nothing is subscribed to and nothing is written.
@@ -223,6 +241,11 @@ pub enum MediaEvent {
     },
     /// Of a probe: how media would come.
     Path(MediaPath),
+    /// livekit-server has given a newer token for the room: another process would join with it.
+    Token {
+        /// JWT.
+        token: Secret,
+    },
     /// Still STARTING.
     Waiting {
         /// Text for `details`, e.g. "waiting for track TR_x".
@@ -232,7 +255,8 @@ pub enum MediaEvent {
     /// be asked for at once, and are answered in any order.
     Opening {
         /// Number of the file in this recording. The first file of an output has the output's number; a file that follows it,
-        /// after a change of codec, has the next number behind those of all outputs and files.
+        /// after a change of codec or by another process ([`ResumePoint`]), has the next number behind those of all outputs
+        /// and files.
         file: u32,
         /// Which output of the plan, from 0; `None`, from an older process: the one with the file's number.
         #[serde(default)]
@@ -566,6 +590,7 @@ mod tests {
             streams: vec![StreamStart { id: 0, output: 0, url: Secret::new("rtmp://h/app/canary".to_owned()) }],
             clock_ahead_ns: 0,
             spool: None,
+            resume: None,
         };
         let command = MediaCommand::Start(Box::new(start));
         assert!(!format!("{command:?}").contains("canary"), "{command:?}");
@@ -573,6 +598,23 @@ mod tests {
         let MediaCommand::Start(start) = read else { panic!("{read:?}") };
         assert_eq!(start.token.reveal(), "canary-token");
         assert_eq!(start.page_url.unwrap().reveal(), "https://x/?token=canary");
+        let event = MediaEvent::Token { token: Secret::new("canary-token".to_owned()) };
+        assert!(!format!("{event:?}").contains("canary"), "{event:?}");
+        let read: MediaEvent = serde_json::from_str(&serde_json::to_string(&event).unwrap()).unwrap();
+        assert!(matches!(read, MediaEvent::Token { token } if token.reveal() == "canary-token"));
+    }
+
+    #[test]
+    fn numbers_of_outputs_go_down_and_a_start_without_them_begins() {
+        let resume = ResumePoint {
+            first_files: [(0, 2)].into(),
+            next_file: 3,
+            first_numbers: [(1, 40)].into(),
+            ended_outputs: [4].into(),
+        };
+        let text = serde_json::to_string(&resume).unwrap();
+        assert_eq!(serde_json::from_str::<ResumePoint>(&text).unwrap(), resume);
+        assert_eq!(serde_json::from_str::<ResumePoint>("{}").unwrap(), ResumePoint::default());
     }
 
     #[test]

@@ -3,13 +3,13 @@
 
 use std::path::PathBuf;
 
-use spillway_ipc::image_file;
 use spillway_plan::manifest;
 
 use super::places::SalvagePlaces;
-use super::segments::stored_bytes;
 use crate::upload::checkpoint::CheckpointWriter;
-use crate::upload::images::{ImagesCheckpoint, ImagesMachine, ImagesResult, ImagesUpload, ImagesUploader};
+use crate::upload::images::{
+    ImagesCheckpoint, ImagesMachine, ImagesResult, ImagesUpload, ImagesUploader, settle_pending,
+};
 
 /// What became of it.
 #[derive(Clone, Debug)]
@@ -41,29 +41,9 @@ pub(super) async fn finish_images(
     let mut machine = ImagesMachine::resume(&checkpoint);
     let locate = place.locate();
     let objects = place.uploads(places.settings.clone());
-    let mut spooled = vec![];
-    for (n, name, bytes) in machine.pending() {
-        let path = checkpoint.folder.join(image_file::name(checkpoint.output, n, checkpoint.names.codec));
-        if places.here && tokio::fs::try_exists(&path).await.unwrap_or(false) {
-            spooled.push(n);
-            continue;
-        }
-        // The answer came after the last checkpoint.
-        let is_stored = if checkpoint.names.is_one() {
-            // The object may be a later image. A file leaves the spool when it is stored, or for a newer one.
-            places.here
-        } else {
-            stored_bytes(&objects, &name).await == Some(bytes)
-        };
-        if is_stored {
-            machine.stored(n, bytes, checkpoint.on_backup);
-        } else {
-            machine.lost(n);
-        }
-    }
-    spooled.into_iter().for_each(|n| machine.send(n));
+    settle_pending(&mut machine, &objects, places.here, places.give_up()).await;
     let manifest = manifest::path(&checkpoint.names.prefix, egress_id);
-    let finished = stored_bytes(&objects, &manifest).await.is_some();
+    let finished = objects.bytes_by(&manifest, places.give_up()).await.is_some();
     let upload = ImagesUpload::start(ImagesUploader {
         machine,
         objects,

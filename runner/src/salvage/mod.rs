@@ -1,8 +1,9 @@
 //! Completes the uploads of a dead attempt: `spillway-runner --salvage`. Its checkpoint says which parts the stores have; what
 //! still lies in a spool of this machine is sent first, and playlists get their end. Files on a disk stay where they are. One
 //! task, file after file, HLS and image outputs beside them, poster and thumbnails behind them; facts for the EgressInfo go to
-//! the reporter. It begins no recording.
+//! the reporter. It begins no recording. Of a recording that goes on in this task `earlier` saves the files beside it.
 
+mod earlier;
 mod object;
 mod sheets;
 mod images;
@@ -32,9 +33,14 @@ use crate::upload::{UploadSettings, abort, remove_spooled};
 use images::{SalvagedImages, finish_images};
 use object::{ABORT_TIMEOUT, FileSalvager};
 use places::SalvagePlaces;
-use segments::{LOOK_TIMEOUT, SalvagedSegments, finish_segments};
+use segments::{SalvagedSegments, finish_segments};
 use sheets::finish_sheets;
 use spooled::spooled;
+
+pub use earlier::save_earlier;
+
+/// For the store to say whether there is a manifest, and what it says.
+const LOOK_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// What became of a file.
 struct SalvagedFile {
@@ -48,6 +54,24 @@ struct SalvagedFile {
 
 /// Unix nanoseconds of begin and end. `None`: there is a manifest and these keys may not read it.
 type Times = Option<(i64, i64)>;
+
+impl SalvagedFile {
+    /// Those of the manifest, else as the checkpoint of the file lets them be estimated.
+    fn times(&self, file: &FileCheckpoint) -> (i64, i64) {
+        let started_at = file.started_at.unwrap_or_default();
+        let estimated = (started_at, started_at.saturating_add_unsigned(file.media_ns(self.bytes)));
+        self.finished.flatten().unwrap_or(estimated)
+    }
+
+    fn report(&self, index: usize, (started_at, ended_at): (i64, i64), reporter: &Reporter) {
+        if self.used_backup {
+            reporter.report(Fact::BackupUsed);
+        }
+        let (filename, location) = (self.filename.clone(), self.location.clone());
+        reporter.report(Fact::FileOpened { index, filename, location: location.clone() });
+        reporter.report(Fact::FileStored { index, size: self.bytes, started_at, ended_at, location });
+    }
+}
 
 /// Everything a salvage needs.
 #[derive(Clone, Debug)]
@@ -66,6 +90,8 @@ pub struct SalvageJob {
     pub settings: UploadSettings,
     /// Why the recording task is gone, for the user.
     pub lost: String,
+    /// The recording goes on in this task: the dead attempt had not finished, and the spool is in use.
+    pub goes_on: bool,
 }
 
 /// Reports every file that could be saved, and that the egress failed; or that it is complete, if the dead attempt had
@@ -85,11 +111,13 @@ pub async fn salvage(job: SalvageJob, reporter: &Reporter) {
         salvage_segments(&job, &checkpoint, &places, reporter),
         salvage_images(&job, &checkpoint, &places, reporter),
     );
-    let is_empty = checkpoint.files.is_empty() && checkpoint.segments.is_empty() && checkpoint.images.is_empty();
+    // What was saved before the attempt that died says nothing about that.
+    let no_files = checkpoint.files.iter().all(|file| file.saved.is_some());
+    let is_empty = no_files && checkpoint.segments.is_empty() && checkpoint.images.is_empty();
     let was_finished = !is_empty && files.finished && segments.finished && images.finished;
     if here {
         let is_saved = !was_finished && !is_empty && files.messages.is_empty() && segments.messages.is_empty();
-        for message in finish_sheets(&places, &checkpoint, job.egress_id.as_str(), is_saved).await {
+        for message in finish_sheets(&places, &checkpoint, job.egress_id.as_str(), (is_saved, job.goes_on)).await {
             reporter.report(Fact::Noted(message));
         }
     }
@@ -118,29 +146,12 @@ async fn salvage_files(job: &SalvageJob, checkpoint: &Checkpoint, here: bool, re
         match salvage_file(job, file, here, give_up).await {
             Ok(Some(salvaged)) => {
                 info!(file = file.filename, bytes = salvaged.bytes, "file saved");
-                let started_at = file.started_at.unwrap_or_default();
-                let estimated = (started_at, started_at.saturating_add_unsigned(file.media_ns(salvaged.bytes)));
-                let (started_at, ended_at) = salvaged.finished.flatten().unwrap_or(estimated);
                 if salvaged.finished == Some(None) {
                     let message = format!("{} is complete; how long it is was estimated", salvaged.filename);
                     reporter.report(Fact::Noted(message));
                 }
                 finished &= salvaged.finished.is_some();
-                if salvaged.used_backup {
-                    reporter.report(Fact::BackupUsed);
-                }
-                reporter.report(Fact::FileOpened {
-                    index,
-                    filename: salvaged.filename,
-                    location: salvaged.location.clone(),
-                });
-                reporter.report(Fact::FileStored {
-                    index,
-                    size: salvaged.bytes,
-                    started_at,
-                    ended_at,
-                    location: salvaged.location,
-                });
+                salvaged.report(index, salvaged.times(file), reporter);
             }
             Ok(None) => {
                 finished = false;
@@ -220,6 +231,15 @@ async fn salvage_file(
     here: bool,
     give_up: Instant,
 ) -> Result<Option<SalvagedFile>, String> {
+    if let Some(saved) = &file.saved {
+        return Ok(Some(SalvagedFile {
+            filename: saved.filename.clone(),
+            location: saved.location.clone(),
+            bytes: saved.bytes,
+            used_backup: saved.used_backup,
+            finished: Some(Some((saved.started_at, saved.ended_at))),
+        }));
+    }
     let spool = if here { spooled(file).await } else { None };
     let destinations = job.destinations.get(file.output() as usize);
     let Some(Destinations { primary: primary @ Destination::Store(_), backup }) = destinations else {
@@ -228,10 +248,12 @@ async fn salvage_file(
             location: spooled.spool.path().display().to_string(),
             bytes: spooled.bytes,
             used_backup: false,
-            finished: manifest_beside(spooled.spool.path(), &file.filename, &job.egress_id),
+            finished: manifest_beside(spooled.spool.path(), &file.filename, &job.egress_id).filter(|_| !job.goes_on),
         }));
     };
-    if let Some(finished) = finished(job, file, primary, backup.as_ref()).await {
+    if !job.goes_on
+        && let Some(finished) = finished(job, file, primary, backup.as_ref()).await
+    {
         if here {
             remove_spooled(&file.path).await;
         }
@@ -252,7 +274,9 @@ async fn salvage_file(
         }
     }
     let stored = stored?;
-    if here {
+    if here && job.goes_on {
+        let _ = tokio::fs::remove_file(&file.path).await;
+    } else if here {
         remove_spooled(&file.path).await;
     }
     Ok(stored.map(|stored| SalvagedFile {

@@ -1,7 +1,10 @@
 //! Where the outputs of a dead attempt lie: stores, and the disk of this machine. Values; nothing is tried.
 
+use std::time::Duration;
+
 use spillway_plan::Destinations;
 use spillway_process::LocalRoot;
+use tokio::time::Instant;
 
 use crate::upload::stores::StoreFactory;
 use crate::upload::{ObjectPlace, UploadSettings};
@@ -22,6 +25,11 @@ pub(super) struct SalvagePlaces<'a> {
 }
 
 impl SalvagePlaces<'_> {
+    /// No store is asked for anything after it.
+    pub(super) fn give_up(&self) -> Instant {
+        Instant::now() + Duration::from_millis(self.settings.max_outage_ms)
+    }
+
     /// Where the objects of an output are.
     ///
     /// # Errors

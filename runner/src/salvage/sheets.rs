@@ -8,15 +8,15 @@ use tracing::info;
 
 use super::places::SalvagePlaces;
 use crate::upload::checkpoint::Checkpoint;
-use crate::upload::sheets::{read_index, remove_sheets, store_sheets};
+use crate::upload::sheets::{clear_sheets, read_index, remove_sheets, store_sheets};
 
-/// Puts them beside the recording and removes them from the spool. `is_saved`: the recording could be saved and was not
-/// finished before. Answers notes for the user.
+/// Puts them beside the recording and removes them from the spool, whose folder stays where the recording `goes_on`.
+/// `is_saved`: the recording could be saved and was not finished before. Answers notes for the user.
 pub(super) async fn finish_sheets(
     places: &SalvagePlaces<'_>,
     checkpoint: &Checkpoint,
     egress_id: &str,
-    is_saved: bool,
+    (is_saved, goes_on): (bool, bool),
 ) -> Vec<String> {
     let folder = places.settings.spool().join(egress_id);
     let mut notes = vec![];
@@ -34,7 +34,7 @@ pub(super) async fn finish_sheets(
         }
     }
     // Also where the attempt died before it wrote the index.
-    let _ = spawn_blocking(move || remove_sheets(&folder)).await;
+    let _ = spawn_blocking(move || if goes_on { clear_sheets(&folder) } else { remove_sheets(&folder) }).await;
     notes
 }
 
@@ -77,7 +77,7 @@ mod tests {
             settings: &settings,
             here: true,
         };
-        let notes = finish_sheets(&places, &Checkpoint::default(), "EG_1", true).await;
+        let notes = finish_sheets(&places, &Checkpoint::default(), "EG_1", (true, false)).await;
         assert!(notes.is_empty() && !folder.exists());
     }
 }

@@ -2,32 +2,38 @@
 //! carries out the effects of the last two. One task; what may block (disks, stores) runs beside it or after the media
 //! process has ended. It decides nothing about phases and outcomes.
 //!
-//! `placing` begins with the opened outputs and makes the files that the media process asks for; `streams` carries out what the
+//! `beginning` comes before the media process. `placing` begins with the opened outputs and makes the files that the media process asks for; `restarting` puts another media
+//! process in the place of one that died, `resuming` goes on with what another task has recorded; `streams` carries out what the
 //! streams decide.
 
+mod beginning;
 mod placing;
+mod restarting;
+mod resuming;
 mod streams;
 
-use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use spillway_bus::LiveStreams;
 use spillway_guard::Guard;
-use spillway_ipc::{MediaCommand, MediaEndReason, MediaEvent, MediaSettings, TrackFacts};
-use spillway_plan::{Container, EgressPlan};
-use spillway_process::{Clock, LocalRoot};
-use spillway_protocol::ledger::{EgressEndReason, Fact, Outcome};
-use spillway_protocol::{Code, RpcError, Secret};
+use spillway_ipc::{MediaCommand, MediaEndReason, MediaEvent, TrackFacts};
+use spillway_plan::Container;
+use spillway_protocol::ledger::{Fact, Outcome};
+use spillway_protocol::{Code, RpcError};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tracing::{info, warn};
 
+use super::earlier::settled;
 use super::files::SessionFiles;
-use super::finalize::{RecordedOutputs, SessionEnd, end_recording};
+use super::finalize::{RecordedOutputs, RecordingEnd, SessionEnd, end_recording};
+use super::gaps::RecordingGaps;
 use super::images::SessionImages;
-use super::machine::{OpenOutputs, Session, SessionEffect, SessionRules};
+use super::job::SessionJob;
+use super::machine::{OpenOutputs, Session, SessionEffect};
 use super::media::{MediaProcess, MediaUpdate};
 use super::opening::open_outputs;
 use super::segments::SessionSegments;
@@ -41,72 +47,50 @@ use crate::report::{FilesProgress, Reporter};
 use crate::results::claim::Claim;
 use crate::results::{FileNumber, OutputError, OutputPath};
 use crate::upload::UploadResources;
+use beginning::{failed, without_sheets};
 
 const TICK: Duration = Duration::from_millis(250);
 /// A stop waits no longer than this for the trial of the stores.
 const STORE_CHECK_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Everything one recording needs.
-#[derive(Clone, Debug)]
-pub struct SessionJob {
-    /// What is recorded, how, and into which files.
-    pub plan: EgressPlan,
-    /// URLs of the request's streams, in its order, each with its key.
-    pub streams: Vec<Secret>,
-    /// livekit-server's websocket URL.
-    pub ws_url: String,
-    /// JWT for the room.
-    pub token: Secret,
-    /// What the browser opens, where a page is recorded.
-    pub page_url: Option<Secret>,
-    /// For the media process.
-    pub media: MediaSettings,
-    /// The media program.
-    pub program: PathBuf,
-    /// Where files lie that stay on this machine.
-    pub root: LocalRoot,
-    /// Limits and timeouts.
-    pub rules: SessionRules,
-    /// Stores, spool and checkpoint.
-    pub resources: UploadResources,
-    /// For all timestamps, here and in the media process.
-    pub clock: Clock,
-}
-
 /// Records until the end. `inbox` brings stops and the loss of ownership; `session_tx` is its other end, for the uploads.
 /// `updates` brings changes of the streams.
 pub async fn drive(
-    job: SessionJob,
+    mut job: SessionJob,
     reporter: &Reporter,
     mut inbox: mpsc::Receiver<SessionEvent>,
     updates: mpsc::Receiver<StreamUpdate>,
     session_tx: mpsc::Sender<SessionEvent>,
 ) -> SessionEnd {
-    let failed = |code, message| {
-        reporter.report(Fact::Ending(EgressEndReason::Failure));
-        reporter.report(Fact::Over(Outcome::Failed { code, message }));
-        SessionEnd::Reported
-    };
+    without_sheets(&mut job, reporter);
     let (urls, asked) = (Arc::new(StreamUrls::default()), job.plan.streams());
-    let resolved = urls.resolve(job.streams.iter().cloned().map(Ok).collect()).await;
+    let LiveStreams { next_id, live } = &job.streams;
+    let resolved = urls.resolve(live.iter().map(|stream| Ok(stream.url.clone())).collect()).await;
     let resolved: Result<Vec<StreamUrl>, RpcError> = resolved.into_iter().collect();
     let streams = match resolved {
-        Ok(streams) => SessionStreams::new(asked.map(|(output, _)| output), streams),
-        Err(error) => return failed(error.code, error.message),
+        Ok(resolved) => {
+            let live = live.iter().map(|stream| stream.id).zip(resolved).collect();
+            SessionStreams::of(asked.map(|(output, _)| output), live, *next_id)
+        }
+        Err(error) => return failed(&mut job.earlier, reporter, error.code, error.message).await,
     };
     let guard = Guard::new(&job.media.guard);
     let mut updates = StreamUpdates::new(updates, asked.map(|(_, streams)| streams.protocol), urls, guard);
     let mut media = match MediaProcess::start(&job.program) {
         Ok(media) => media,
-        Err(error) => return failed(Code::Internal, spillway_process::chain(&error).to_string()),
+        Err(error) => {
+            let message = spillway_process::chain(&error).to_string();
+            return failed(&mut job.earlier, reporter, Code::Internal, message).await;
+        }
     };
     let (plan, root, resources, begun) =
         (job.plan.clone(), job.root.clone(), job.resources.clone(), clock::local(&job.clock));
     let files = SessionFiles::new(resources.checkpoint_writer.clone());
     let segments = SessionSegments::none(resources.settings.clone(), resources.checkpoint_writer.clone());
     let images = SessionImages::none(resources.settings.clone(), resources.checkpoint_writer.clone());
+    let earlier = job.earlier.clone();
     // The media process gets ready meanwhile, but joins no room before it is known that we may write.
-    let mut opening = std::pin::pin!(open_outputs(&plan, resources, &root, begun, session_tx));
+    let mut opening = std::pin::pin!(open_outputs(&plan, resources, &root, begun, session_tx, earlier.as_ref()));
     let mut driver = Driver {
         session: Session::new(job.rules.clone(), OpenOutputs::of(&plan), Instant::now()),
         job,
@@ -118,12 +102,18 @@ pub async fn drive(
         streams,
         placing: JoinSet::new(),
         unmade: BTreeMap::new(),
+        gaps: RecordingGaps::default(),
+        process_started_at: None,
+        media_ns: 0,
+        media_before_ns: 0,
         media_ended: false,
     };
+    driver.go_on(earlier.as_ref());
+    let mut saved = earlier.clone();
     let mut ticks = tokio::time::interval(TICK);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let mut refused = false;
-    let outcome = loop {
+    let end = loop {
         let step = tokio::select! {
             biased;
             Some(event) = inbox.recv() => driver.on(event, &mut media).await,
@@ -151,30 +141,42 @@ pub async fn drive(
                     None => NextStep::Continue,
                 }
             }
+            files = settled(&mut saved), if saved.is_some() => {
+                saved = None;
+                driver.settle(&files);
+                NextStep::Continue
+            }
             _ = ticks.tick(), if driver.files.outputs.is_some() => driver.on(SessionEvent::Tick, &mut media).await,
         };
         match step {
             NextStep::Continue => {}
-            NextStep::Finish(outcome) => break Some(outcome),
-            NextStep::Leave => break None,
+            NextStep::Finish(outcome) => break RecordingEnd::Over(outcome),
+            NextStep::HandOver(why) => break RecordingEnd::HandedOver(why),
+            NextStep::Leave => break RecordingEnd::Lost,
         }
     };
     // Callers that wait are told that it is over.
     drop(updates);
-    if outcome.is_some() && driver.files.outputs.is_none() && !refused {
+    if end != RecordingEnd::Lost && driver.files.outputs.is_none() && !refused {
         // What the trial has begun is aborted.
         if let Ok(Ok(opened)) = timeout(STORE_CHECK_TIMEOUT, opening).await {
             driver.opened(opened);
         }
     }
-    let Driver { job, reporter, files, segments, images, sheets, media_ended, .. } = driver;
-    let outputs = RecordedOutputs { files, segments, images, sheets };
-    end_recording(&job.plan, reporter, outputs, outcome, (media, media_ended), inbox).await
+    if matches!(end, RecordingEnd::Over(_)) {
+        let told = driver.gaps.recording_ended(driver.job.clock.unix_ns());
+        driver.tell_gap(told);
+    }
+    let Driver { job, reporter, files, segments, images, sheets, gaps, media_ended, .. } = driver;
+    let SessionJob { plan, earlier, resources: UploadResources { checkpoint_writer, .. }, .. } = job;
+    let outputs = RecordedOutputs { files, segments, images, sheets, gaps, earlier, checkpoint_writer };
+    end_recording(&plan, reporter, outputs, end, (media, media_ended), inbox).await
 }
 
 enum NextStep {
     Continue,
     Finish(Outcome),
+    HandOver(String),
     Leave,
 }
 
@@ -191,6 +193,13 @@ struct Driver<'a> {
     placing: JoinSet<Placed>,
     /// By output: a file that the media process waits for and that could not be made, and why.
     unmade: BTreeMap<u32, (u32, String)>,
+    /// In which nothing was recorded.
+    gaps: RecordingGaps,
+    /// Unix nanoseconds of the first instant that this media process has recorded.
+    process_started_at: Option<i64>,
+    /// Media that it has written so far, and those before it, nanoseconds.
+    media_ns: u64,
+    media_before_ns: u64,
     /// The media process has sent `Ended`: its files are closed.
     media_ended: bool,
 }
@@ -218,7 +227,7 @@ impl Driver<'_> {
                 let named = self.segments.on_media_event(&media_event, &self.job.plan, now)
                     | self.images.on_media_event(&media_event, &self.job.plan, now);
                 // With the first media, `Active` says so.
-                if named && !matches!(media_event, MediaEvent::Started { .. }) {
+                if named && (self.media_before_ns > 0 || !matches!(media_event, MediaEvent::Started { .. })) {
                     self.report_opened();
                 }
                 self.on_media_event(&media_event, media).await.unwrap_or(SessionEvent::Media(media_event))
@@ -262,14 +271,22 @@ impl Driver<'_> {
                 }
                 self.reporter.report(Fact::Joined { room_id: room_id.clone(), room_name: room_name.clone() });
             }
+            MediaEvent::Token { token } => self.job.token = token.clone(),
+            MediaEvent::Started { at, .. } => {
+                self.process_started_at = Some(*at);
+                let told = self.gaps.end(*at);
+                self.tell_gap(told);
+            }
             MediaEvent::Alive { media_ns, lag_ms, streams, .. } => {
+                self.media_ns = *media_ns;
                 let files = self.files.progress_facts();
                 for fact in files.into_iter().chain(self.segments.progress_facts()).chain(self.images.progress_facts())
                 {
                     self.reporter.report(fact);
                 }
                 let streams = streams.iter().map(|stream| (stream.id, stream.lag_ms)).collect();
-                self.reporter.progress(*media_ns, *lag_ms, FilesProgress { streams, ..self.progress() });
+                let media_ns = self.media_before_ns.saturating_add(*media_ns);
+                self.reporter.progress(media_ns, *lag_ms, FilesProgress { streams, ..self.progress() });
             }
             MediaEvent::Wrote { .. } if self.files.started() => self.report_opened(),
             MediaEvent::Closed { quality, .. }
@@ -292,7 +309,8 @@ impl Driver<'_> {
 
     /// Lets the machine decide, and carries out its effects.
     async fn decide(&mut self, event: SessionEvent, media: &mut MediaProcess) -> NextStep {
-        for effect in self.session.on(event, Instant::now()) {
+        let mut effects = VecDeque::from(self.session.on(event, Instant::now()));
+        while let Some(effect) = effects.pop_front() {
             match effect {
                 SessionEffect::StopMedia => {
                     self.streams.ending();
@@ -305,8 +323,14 @@ impl Driver<'_> {
                     };
                     media.send(&command).await;
                 }
+                SessionEffect::RestartMedia(why) => {
+                    if let Err(message) = self.restart(&why, media).await {
+                        effects.extend(self.session.not_restarted(message));
+                    }
+                }
                 SessionEffect::Report(fact) => self.report(fact),
                 SessionEffect::Finish(outcome) => return NextStep::Finish(outcome),
+                SessionEffect::HandOver(why) => return NextStep::HandOver(why),
                 SessionEffect::Leave => return NextStep::Leave,
             }
         }

@@ -3,6 +3,7 @@
 //! no disk and no store except in the calls that are `async`.
 
 mod file;
+mod going_on;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -29,14 +30,21 @@ pub struct SessionFiles {
     /// Outputs that end in a store; `None`: the stores are still being tried.
     pub outputs: Option<PreparedOutputs>,
     checkpoint_writer: CheckpointWriter,
-    /// Unix nanoseconds of the first recorded instant.
+    /// Unix nanoseconds of the first instant that the media process has recorded which writes now.
     started_at: Option<i64>,
+    /// Something was recorded, by it or by one before it.
+    started: bool,
+    /// Media processes before it.
+    process: u32,
+    /// Files of a task before this one, whose recording goes on.
+    earlier: Vec<FileNumber>,
 }
 
 impl SessionFiles {
     /// No file is open yet.
     pub fn new(checkpoint_writer: CheckpointWriter) -> Self {
-        Self { files: vec![], outputs: None, checkpoint_writer, started_at: None }
+        let (files, earlier) = (vec![], vec![]);
+        Self { files, outputs: None, checkpoint_writer, started_at: None, started: false, process: 0, earlier }
     }
 
     /// A file was made on this machine's disk; it stays. Answers its identity.
@@ -69,14 +77,19 @@ impl SessionFiles {
     }
 
     fn opened(&mut self, number: FileNumber, output_path: OutputPath, track: TrackFacts, target: FileTarget) {
-        let before = self.files.iter().filter(|file| file.number.output == number.output);
-        let follows_at = before.filter_map(SessionFile::sealed_at).max();
+        // After a change of codec it begins where that ended; behind a dead process there is a gap.
+        let is_before = |file: &&SessionFile| file.number.output == number.output && file.process == self.process;
+        let of_process = self.files.iter().filter(is_before);
+        let began_at = of_process.filter_map(SessionFile::sealed_at).max().or(self.started_at);
+        let follows = self.count_of(number.output) > 0;
         self.files.push(SessionFile {
             number,
             output_path,
             track,
             target,
-            follows_at,
+            process: self.process,
+            follows,
+            began_at,
             reported: false,
             reported_bytes: 0,
             bytes: 0,
@@ -85,7 +98,7 @@ impl SessionFiles {
             quality: None,
             state: FileState::Recording,
         });
-        if let Some(at) = follows_at.or(self.started_at) {
+        if let Some(at) = began_at {
             self.checkpoint_writer.update(number.file, |checkpoint| checkpoint.started_at = Some(at));
         }
     }
@@ -94,7 +107,11 @@ impl SessionFiles {
     pub fn on_media_event(&mut self, media_event: &MediaEvent) {
         match media_event {
             MediaEvent::Started { at, .. } => {
+                self.started = true;
                 self.started_at = self.started_at.or(Some(*at));
+                for file in self.files.iter_mut().filter(|file| file.process == self.process) {
+                    file.began_at = file.began_at.or(Some(*at));
+                }
                 self.checkpoint_writer.update_all(|checkpoint| {
                     checkpoint.started_at = checkpoint.started_at.or(Some(*at));
                 });
@@ -125,15 +142,20 @@ impl SessionFiles {
         self.files.iter_mut().find(|file| file.number.file == number)
     }
 
-    /// How many files of an output were opened.
+    /// How many files of an output were opened, by this task or one before it.
     pub fn count_of(&self, output: u32) -> u32 {
-        let of_output = self.files.iter().filter(|file| file.number.output == output);
-        u32::try_from(of_output.count()).unwrap_or(u32::MAX)
+        let numbers = self.files.iter().map(|file| &file.number).chain(&self.earlier);
+        u32::try_from(numbers.filter(|number| number.output == output).count()).unwrap_or(u32::MAX)
     }
 
     /// Something was recorded.
     pub fn started(&self) -> bool {
-        self.started_at.is_some()
+        self.started
+    }
+
+    /// Unix nanoseconds of the last instant that is recorded in a file; `None`: there is no file, or nothing is recorded.
+    pub fn recorded_to(&self) -> Option<i64> {
+        self.files.iter().filter_map(SessionFile::times).map(|(_, to)| to).max()
     }
 
     /// What the EgressInfo does not say yet of files that are being recorded. A file that follows another is one only when
@@ -173,15 +195,14 @@ impl SessionFiles {
     /// The media process is gone or has ended. Times are those of `Closed` where it came, lengths are the disk's; a file in
     /// which nothing was recorded is removed. False: nothing is left.
     pub async fn recording_ended(&mut self) -> bool {
-        let started_at = self.started_at;
-        let looks: Vec<DiskLook> = self.files.iter().map(|file| file.disk_look(started_at)).collect();
+        let looks: Vec<DiskLook> = self.files.iter().map(SessionFile::disk_look).collect();
         let looked = spawn_blocking(move || looks.iter().map(DiskLook::run).collect::<Vec<_>>()).await;
         let looked = looked.unwrap_or_else(|error| {
             warn!(%error, "the disk was not looked at");
             vec![None; self.files.len()]
         });
         for (file, bytes) in self.files.iter_mut().zip(looked) {
-            file.recording_ended(bytes, started_at);
+            file.recording_ended(bytes);
         }
         self.files.iter().any(|file| !matches!(file.state, FileState::Failed))
     }
@@ -228,10 +249,12 @@ impl SessionFiles {
         results
     }
 
-    /// Facts and quality of the first file, for the manifest.
+    /// Facts of the first file and quality of the first that has one, for the manifest: a dead media process has told none.
     pub fn first(&self) -> Option<(&TrackFacts, Option<&Quality>)> {
-        let first = self.files.iter().min_by_key(|file| file.number.index)?;
-        Some((&first.track, first.quality.as_ref()))
+        let mut files: Vec<&SessionFile> = self.files.iter().collect();
+        files.sort_by_key(|file| file.number.index);
+        let quality = files.iter().find_map(|file| file.quality.as_ref());
+        Some((&files.first()?.track, quality))
     }
 
     /// The name of the file that is written, or was written last, for an output.

@@ -11,9 +11,12 @@ use spillway_plan::{EgressPlan, Output, manifest};
 use spillway_protocol::Code;
 use spillway_protocol::ledger::{Fact, Outcome};
 use tokio::sync::mpsc;
+use tokio::time::timeout;
 use tracing::{info, warn};
 
+use super::earlier::{EarlierRecording, SavedFiles};
 use super::files::{SessionFiles, UploadSummary};
+use super::gaps::RecordingGaps;
 use super::images::SessionImages;
 use super::media::MediaProcess;
 use super::segments::SessionSegments;
@@ -21,17 +24,35 @@ use super::sheets::{self, RecordedBeside, SessionSheets};
 use crate::events::SessionEvent;
 use crate::report::Reporter;
 use crate::results::{self, FileResult, ImageResult, PlaylistResult};
+use crate::upload::checkpoint::CheckpointWriter;
 
 /// A media process that has sent its last event, or was told to stop, exits by itself within this.
 const EXIT_GRACE: Duration = Duration::from_secs(2);
+/// For what a task that has to leave still stores: platforms kill it 30 s after they have told it, or later.
+const LEAVE_TIMEOUT: Duration = Duration::from_secs(15);
+/// For Redis to take the last checkpoint then.
+const CHECKPOINT_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// How a session ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum SessionEnd {
     /// The final state is reported.
     Reported,
+    /// Nothing more is recorded, and the egress goes on in another task; the reason, for the user.
+    HandedOver(String),
     /// Another writer has ended this egress; nothing more is reported.
     OwnershipLost,
+}
+
+/// How the recording ends, as the machine has decided.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) enum RecordingEnd {
+    /// With this outcome.
+    Over(Outcome),
+    /// Another task goes on; the reason, for the user.
+    HandedOver(String),
+    /// The egress belongs to another writer.
+    Lost,
 }
 
 /// Everything that was recorded.
@@ -40,19 +61,24 @@ pub(super) struct RecordedOutputs {
     pub(super) segments: SessionSegments,
     pub(super) images: SessionImages,
     pub(super) sheets: SessionSheets,
+    pub(super) gaps: RecordingGaps,
+    /// What other tasks have recorded.
+    pub(super) earlier: Option<EarlierRecording>,
+    pub(super) checkpoint_writer: CheckpointWriter,
 }
 
-/// Ends the media process, which has sent its last event or not, and finishes what it has recorded. `outcome`: `None`, if the
-/// egress belongs to another writer; nothing is reported then. Takes as long as the uploads.
+/// Ends the media process, which has sent its last event or not, and finishes what it has recorded. Takes as long as the
+/// uploads.
 pub(super) async fn end_recording(
     plan: &EgressPlan,
     reporter: &Reporter,
     outputs: RecordedOutputs,
-    outcome: Option<Outcome>,
+    end: RecordingEnd,
     (mut media, has_ended): (MediaProcess, bool),
     inbox: mpsc::Receiver<SessionEvent>,
 ) -> SessionEnd {
-    let aborted = matches!(outcome, Some(Outcome::Aborted { .. }));
+    // An egress that is aborted after it has recorded something keeps that.
+    let aborted = matches!(end, RecordingEnd::Over(Outcome::Aborted { .. })) && !outputs.files.started();
     // Without its last event it may still be writing.
     let written_to = !has_ended && !aborted;
     if written_to {
@@ -60,10 +86,14 @@ pub(super) async fn end_recording(
     }
     let spooled = (outputs.segments.spooled(), outputs.images.spooled());
     let sheets_folder = outputs.sheets.folder().map(Path::to_owned);
-    let ended = match outcome {
+    let ended = match end {
         // What was begun belongs to the later attempt.
-        None => SessionEnd::OwnershipLost,
-        Some(outcome) => tokio::select! {
+        RecordingEnd::Lost => SessionEnd::OwnershipLost,
+        RecordingEnd::HandedOver(why) => tokio::select! {
+            () = leave_outputs(reporter, outputs) => SessionEnd::HandedOver(why),
+            () = ownership_lost(inbox) => SessionEnd::OwnershipLost,
+        },
+        RecordingEnd::Over(outcome) => tokio::select! {
             () = finalize_outputs(plan, reporter, outputs, outcome) => SessionEnd::Reported,
             () = ownership_lost(inbox) => SessionEnd::OwnershipLost,
         },
@@ -84,6 +114,42 @@ pub(super) async fn end_recording(
     ended
 }
 
+/// Another task goes on: what is whole is stored where that takes no longer than the platform waits, the rest is in the
+/// checkpoint. Playlists get no end.
+async fn leave_outputs(reporter: &Reporter, mut outputs: RecordedOutputs) {
+    let RecordedOutputs { files, segments, images, checkpoint_writer, .. } = &mut outputs;
+    if files.recording_ended().await || segments.any() || images.any() {
+        for fact in [files.opened_facts(), segments.opened_facts(), images.opened_facts()].into_iter().flatten() {
+            reporter.report(fact);
+        }
+        let storing = async {
+            files.abandon_unopened().await;
+            let finishing = files.finish_uploads(|fact| reporter.report(fact));
+            tokio::join!(finishing, segments.leave(), images.leave());
+        };
+        if timeout(LEAVE_TIMEOUT, storing).await.is_err() {
+            warn!("not everything is stored; the next task finds it in the checkpoint");
+        }
+        files.leave();
+        for file in files.results() {
+            reporter.report(stored_fact(&file));
+        }
+    } else {
+        tokio::join!(files.abandon(), segments.abandon(), images.abandon());
+    }
+    checkpoint_writer.flush(CHECKPOINT_TIMEOUT).await;
+}
+
+fn stored_fact(file: &FileResult) -> Fact {
+    Fact::FileStored {
+        index: file.number.index,
+        size: file.bytes,
+        started_at: file.started_at,
+        ended_at: file.ended_at,
+        location: file.location.clone(),
+    }
+}
+
 /// Waits until the egress belongs to another writer. Other events are dropped: the recording has ended, and only uploads
 /// go on.
 pub async fn ownership_lost(mut inbox: mpsc::Receiver<SessionEvent>) {
@@ -98,7 +164,7 @@ pub async fn ownership_lost(mut inbox: mpsc::Receiver<SessionEvent>) {
 
 /// Reports every file, playlist and image output, then the end. Nothing is written into the spool any more.
 async fn finalize_outputs(plan: &EgressPlan, reporter: &Reporter, mut outputs: RecordedOutputs, mut outcome: Outcome) {
-    let RecordedOutputs { files, segments, images, .. } = &mut outputs;
+    let RecordedOutputs { files, segments, images, earlier, gaps, .. } = &mut outputs;
     let mut used_backup = false;
     if files.recording_ended().await || segments.any() || images.any() {
         for fact in [files.opened_facts(), segments.opened_facts(), images.opened_facts()].into_iter().flatten() {
@@ -128,25 +194,31 @@ async fn finalize_outputs(plan: &EgressPlan, reporter: &Reporter, mut outputs: R
     } else {
         tokio::join!(files.abandon(), segments.abandon(), images.abandon());
     }
+    let mut before = SavedFiles::default();
+    if let Some(earlier) = earlier {
+        before = earlier.settled().await;
+        if let Some(message) = gaps.settle(before.kept_to()) {
+            reporter.report(Fact::Noted(message));
+        }
+        let uploads = UploadSummary { failures: std::mem::take(&mut before.failures), ..UploadSummary::default() };
+        outcome = with_failures(outcome, &uploads, reporter);
+        used_backup |= before.used_backup;
+    }
     if used_backup {
         reporter.report(Fact::BackupUsed);
     }
-    let results = files.results();
-    for file in &results {
+    // Those of other tasks are reported.
+    for file in &files.results() {
         info!(
             file = file.filename,
             bytes = file.bytes,
             seconds = (file.ended_at - file.started_at) / 1_000_000_000,
             "file kept"
         );
-        reporter.report(Fact::FileStored {
-            index: file.number.index,
-            size: file.bytes,
-            started_at: file.started_at,
-            ended_at: file.ended_at,
-            location: file.location.clone(),
-        });
+        reporter.report(stored_fact(file));
     }
+    let mut results = [before.results, files.results()].concat();
+    results.sort_by_key(|file| file.number.index);
     let RecordedOutputs { segments, sheets, .. } = &outputs;
     let stored = sheets.store(sheets.output().and_then(|output| beside(output, &results, segments))).await;
     for message in stored.notes {
@@ -212,13 +284,15 @@ fn beside(output: u32, results: &[FileResult], segments: &SessionSegments) -> Op
 /// where they are, those of files first. One that cannot be written is logged: the recording itself is whole.
 async fn put_manifests(
     plan: &EgressPlan,
-    RecordedOutputs { files, segments, images, .. }: &RecordedOutputs,
+    RecordedOutputs { files, segments, images, gaps, .. }: &RecordedOutputs,
     (results, sheets): (&[FileResult], &[ManifestSheet]),
     used_backup: bool,
 ) -> Vec<String> {
     let mut places: Vec<(u32, bool, String)> = vec![];
     let beside: Vec<&FileResult> = results
         .iter()
+        // Where those of other tasks lie this one puts nothing.
+        .filter(|file| files.knows(file.number))
         .filter(|file| {
             let wanted = plan.file(file.number.output).is_some_and(|output| output.manifest);
             let place = (file.number.output, file.used_backup, manifest::path(&file.filename, &plan.egress_id));
@@ -245,13 +319,15 @@ async fn put_manifests(
     let (Some((track, quality)), false) = (first, nothing) else {
         return vec![];
     };
-    let content = match results::manifest(plan, track.clone(), quality, results, &playlists, &image_results, sheets) {
-        Ok(content) => content,
-        Err(error) => {
-            warn!(%error, "manifest not written");
-            return vec![];
-        }
-    };
+    let quality = gaps.added_to(quality);
+    let content =
+        match results::manifest(plan, track.clone(), quality.as_ref(), results, &playlists, &image_results, sheets) {
+            Ok(content) => content,
+            Err(error) => {
+                warn!(%error, "manifest not written");
+                return vec![];
+            }
+        };
     let put: Vec<_> =
         beside.into_iter().map(|file| files.put_manifest(file, &plan.egress_id, content.clone())).collect();
     let mut put = join_all(put).await;

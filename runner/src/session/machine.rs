@@ -1,30 +1,36 @@
 //! Phases of a recording as one table: an event and the time come in, effects go out. Pure: it awaits nothing and asks no
 //! clock.
 
+mod leaving;
+mod ends;
+mod open_outputs;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
-use spillway_ipc::{MediaEndReason, MediaEvent};
-use spillway_plan::{EgressPlan, StreamsOutput};
+use spillway_ipc::MediaEvent;
 use spillway_protocol::Code;
 use spillway_protocol::ledger::{EgressEndReason, Fact, Outcome};
 
+pub use self::open_outputs::OpenOutputs;
 use crate::events::{SessionEvent, StopSource};
-use crate::results::FileNumber;
 
 /// A longer gap between two of our own ticks means that we were away (stopped, starved); events of the
 /// media process from that time may not have been read yet.
 const OWN_SUSPENSION: Duration = Duration::from_secs(2);
 
+/// A media process that was started again before this time is forgotten: a long recording may meet several faults, a crash
+/// loop is over within minutes.
+const RESTART_WINDOW: Duration = Duration::from_secs(3600);
+
 const OTHER_ROOM: &str = "the room had ended before the recorder joined it";
-const EVICTED: &str = "recording ended early: another participant joined the room with the identity of this egress";
 
 /// Limits and timeouts of a recording.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SessionRules {
-    /// Since the runner took the egress. Reaching it is LIMIT_REACHED.
+    /// Since the runner took the egress, or since the first media of a recording that goes on. Reaching it is LIMIT_REACHED.
     pub max_duration: Option<Duration>,
-    /// Of each file. Reaching it is LIMIT_REACHED.
+    /// Of all files of an output. Reaching it is LIMIT_REACHED.
     pub max_file_bytes: Option<u64>,
     /// Of all segments of an output. Reaching it is LIMIT_REACHED.
     pub max_segment_bytes: Option<u64>,
@@ -34,6 +40,10 @@ pub struct SessionRules {
     pub hang_after: Duration,
     /// How long the media process may make no progress while it finishes its files.
     pub drain_timeout: Duration,
+    /// How often within an hour another media process takes the place of one that died; 0: its death is the end.
+    pub max_restarts: u32,
+    /// A task that has to leave hands the recording over to another one.
+    pub hand_over: bool,
 }
 
 /// What the driver has to do.
@@ -43,10 +53,14 @@ pub enum SessionEffect {
     StopMedia,
     /// This output ends, the others go on.
     CloseOutput(u32),
+    /// The media process is gone, or as good as that, for this reason: another one goes on.
+    RestartMedia(String),
     /// Put this into the EgressInfo.
     Report(Fact),
     /// End with this outcome. This or `Leave` comes once, and nothing after it. What was recorded is kept.
     Finish(Outcome),
+    /// End without a report of it, for this reason: another task goes on. Comes instead of the other two.
+    HandOver(String),
     /// The egress belongs to another writer: end without a report.
     Leave,
 }
@@ -65,38 +79,26 @@ enum SessionPhase {
     Over,
 }
 
-/// Outputs that take what is recorded.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct OpenOutputs {
-    open: BTreeSet<u32>,
-    /// Streams that fail leave the egress well as long as another output is open: each has its own result.
-    streams: Option<u32>,
-    /// Of those that are files: place in the EgressInfo's list of files.
-    files: BTreeMap<u32, usize>,
-}
-
-impl OpenOutputs {
-    /// All outputs of a plan, but for streams of which none is there yet.
-    pub fn of(plan: &EgressPlan) -> Self {
-        let mut open: BTreeSet<u32> = (0..u32::try_from(plan.outputs.len()).unwrap_or(u32::MAX)).collect();
-        let files = open.iter().filter(|output| plan.file(**output).is_some());
-        let files = files.map(|output| (*output, FileNumber::new(plan, *output, *output).index)).collect();
-        let streams = plan.streams();
-        if let Some((output, StreamsOutput { count: 0, .. })) = streams {
-            open.remove(&output);
-        }
-        Self { open, streams: streams.map(|(output, _)| output), files }
-    }
-}
-
 /// State of one recording.
 #[derive(Clone, Debug)]
 pub struct Session {
     rules: SessionRules,
     phase: SessionPhase,
     outputs: OpenOutputs,
+    /// By file: its output, and its bytes.
+    file_bytes: BTreeMap<u32, (u32, u64)>,
     /// Bytes of the whole segments of each HLS output.
     segment_bytes: BTreeMap<u32, u64>,
+    /// When media processes were started in the place of another.
+    restarts: Vec<Instant>,
+    /// Such a process has recorded nothing yet, nor has this task of a recording that goes on.
+    awaits_media: bool,
+    /// The recording goes on in another task, once this one has closed its files.
+    is_leaving: bool,
+    /// It ends well, and early: the reason.
+    aborted: Option<String>,
+    /// Before `since`, by other tasks.
+    recorded_before: Duration,
     since: Instant,
     last_event_at: Instant,
     ticked_at: Instant,
@@ -111,7 +113,13 @@ impl Session {
             rules,
             phase: SessionPhase::Joining,
             outputs,
+            file_bytes: BTreeMap::new(),
             segment_bytes: BTreeMap::new(),
+            restarts: vec![],
+            awaits_media: false,
+            is_leaving: false,
+            aborted: None,
+            recorded_before: Duration::ZERO,
             since: now,
             last_event_at: now,
             ticked_at: now,
@@ -120,8 +128,19 @@ impl Session {
     }
 
     /// Timeouts count from now on; what is known of the outputs stays.
-    pub fn restart(&mut self, now: Instant) {
+    pub fn begin(&mut self, now: Instant) {
         (self.since, self.last_event_at, self.ticked_at) = (now, now, now);
+    }
+
+    /// Outputs that take nothing more; `outputs`: how many the plan has. Streams come and go, so theirs is never one.
+    pub fn ended_outputs(&self, outputs: u32) -> BTreeSet<u32> {
+        let ended = |output: &u32| !self.outputs.open.contains(output) && self.outputs.streams != Some(*output);
+        (0..outputs).filter(ended).collect()
+    }
+
+    /// No other media process could be started.
+    pub fn not_restarted(&mut self, message: String) -> Vec<SessionEffect> {
+        if self.is_over() { vec![] } else { self.fail(Code::Internal, message) }
     }
 
     /// `Finish` or `Leave` was answered.
@@ -141,7 +160,8 @@ impl Session {
             }
             SessionEvent::StopAsked(StopSource::Api) => self.stop(EgressEndReason::StopAsked, now),
             SessionEvent::StopAsked(StopSource::Signal) => self.stop(EgressEndReason::Killed, now),
-            SessionEvent::MediaExited(message) => self.fail(Code::Internal, message),
+            SessionEvent::StopAsked(StopSource::Host) => self.told_to_leave(now),
+            SessionEvent::MediaExited(message) => self.media_lost(message, now),
             SessionEvent::CannotWrite(message) => self.fail(Code::InvalidArgument, message),
             SessionEvent::Noted(message) => vec![SessionEffect::Report(Fact::Noted(message))],
             SessionEvent::OutputEnded { output, failure } => self.output_ended(output, failure, now),
@@ -154,7 +174,7 @@ impl Session {
             }
             // What is written by now is all there will be, and may still be stored.
             SessionEvent::OutputFull { .. } => vec![],
-            SessionEvent::WrongRoom if self.phase == SessionPhase::Joining => {
+            SessionEvent::WrongRoom if self.phase == SessionPhase::Joining || self.awaits_media => {
                 let mut effects = vec![SessionEffect::Report(Fact::Noted(OTHER_ROOM.to_owned()))];
                 effects.extend(self.stop(EgressEndReason::SourceClosed, now));
                 effects
@@ -174,6 +194,14 @@ impl Session {
                 self.phase = SessionPhase::Recording;
                 vec![SessionEffect::Report(Fact::Active { started_at: at })]
             }
+            MediaEvent::Started { .. } => {
+                self.awaits_media = false;
+                vec![]
+            }
+            MediaEvent::Opening { file, output, .. } => {
+                self.file_bytes.insert(file, (output.unwrap_or(file), 0));
+                vec![]
+            }
             MediaEvent::Waiting { what } if self.phase == SessionPhase::Joining => {
                 vec![SessionEffect::Report(Fact::Waiting(what))]
             }
@@ -182,10 +210,10 @@ impl Session {
                 self.progress(media_ns, now);
                 vec![]
             }
-            MediaEvent::Wrote { end, media_ns, .. } => {
+            MediaEvent::Wrote { file, end, media_ns, .. } => {
                 self.progress(media_ns, now);
                 match self.rules.max_file_bytes {
-                    Some(max) if end >= max => self.stop(EgressEndReason::Limit, now),
+                    Some(max) if self.wrote(file, end) >= max => self.stop(EgressEndReason::Limit, now),
                     _ => vec![],
                 }
             }
@@ -202,11 +230,10 @@ impl Session {
                 self.output_ended(output, Some((code, message)), now)
             }
             MediaEvent::Ended { why } => self.ended(why),
-            MediaEvent::Started { .. }
-            | MediaEvent::Waiting { .. }
+            MediaEvent::Waiting { .. }
             | MediaEvent::Joined { .. }
             | MediaEvent::Path(_)
-            | MediaEvent::Opening { .. }
+            | MediaEvent::Token { .. }
             | MediaEvent::SegmentOpen { .. }
             | MediaEvent::SegmentWrote { .. }
             | MediaEvent::SegmentsEnded { .. }
@@ -215,6 +242,28 @@ impl Session {
             | MediaEvent::Stream { .. }
             | MediaEvent::Closed { .. } => vec![],
         }
+    }
+
+    /// File `file` has so many bytes now; answers those of all files of its output.
+    fn wrote(&mut self, file: u32, bytes: u64) -> u64 {
+        let known = self.file_bytes.entry(file).or_insert((file, 0));
+        known.1 = bytes;
+        let output = known.0;
+        self.file_bytes.values().filter(|(of, _)| *of == output).map(|(_, bytes)| *bytes).sum()
+    }
+
+    /// The media process is gone, or does not answer: another one goes on, unless it was finishing its files, or too many
+    /// were started already.
+    fn media_lost(&mut self, message: String, now: Instant) -> Vec<SessionEffect> {
+        self.restarts.retain(|at| now.saturating_duration_since(*at) < RESTART_WINDOW);
+        let goes_on = matches!(self.phase, SessionPhase::Joining | SessionPhase::Recording);
+        if !goes_on || self.restarts.len() as u64 >= u64::from(self.rules.max_restarts) {
+            return self.fail(Code::Internal, message);
+        }
+        self.restarts.push(now);
+        self.awaits_media = self.phase == SessionPhase::Recording;
+        self.last_event_at = now;
+        vec![SessionEffect::RestartMedia(message)]
     }
 
     /// A backlog that is being encoded may take long; standing still may not.
@@ -258,60 +307,6 @@ impl Session {
         close.into_iter().chain(facts).collect()
     }
 
-    fn stop(&mut self, why: EgressEndReason, now: Instant) -> Vec<SessionEffect> {
-        match self.phase {
-            SessionPhase::Joining => {
-                let outcome = match why {
-                    EgressEndReason::Limit => {
-                        Outcome::Aborted { message: "Session limit reached before start signal".to_owned() }
-                    }
-                    EgressEndReason::SourceClosed => Outcome::nothing_came(),
-                    _ => Outcome::stopped_before_start(),
-                };
-                self.finish(vec![SessionEffect::StopMedia, ending(why)], outcome)
-            }
-            SessionPhase::Recording => {
-                self.phase = SessionPhase::Draining { why, give_up_at: now + self.rules.drain_timeout, media_ns: 0 };
-                vec![SessionEffect::StopMedia, ending(why)]
-            }
-            SessionPhase::Draining { .. } | SessionPhase::Over => vec![],
-        }
-    }
-
-    fn ended(&mut self, why: MediaEndReason) -> Vec<SessionEffect> {
-        match why {
-            MediaEndReason::Stopped => self.ended_well(EgressEndReason::Killed, String::new()),
-            MediaEndReason::SourceClosed { message } => self.ended_well(EgressEndReason::SourceClosed, message),
-            MediaEndReason::Full { message } => self.fail(Code::ResourceExhausted, message),
-            MediaEndReason::Evicted => self.fail(Code::AlreadyExists, EVICTED.to_owned()),
-            MediaEndReason::Failed { code, message } => self.fail(Code::parse(&code), message),
-        }
-    }
-
-    /// `why` is the reason if the end was not asked for before.
-    fn ended_well(&mut self, why: EgressEndReason, message: String) -> Vec<SessionEffect> {
-        let noted = |mut effects: Vec<SessionEffect>| {
-            if !message.is_empty() {
-                effects.push(SessionEffect::Report(Fact::Noted(message.clone())));
-            }
-            effects
-        };
-        match self.phase {
-            SessionPhase::Joining => self.finish(noted(vec![ending(why)]), Outcome::nothing_came()),
-            SessionPhase::Recording => self.finish(noted(vec![ending(why)]), Outcome::Complete),
-            SessionPhase::Draining { why: EgressEndReason::Limit, .. } => self.finish(vec![], Outcome::LimitReached),
-            SessionPhase::Draining { .. } | SessionPhase::Over => self.finish(vec![], Outcome::Complete),
-        }
-    }
-
-    fn fail(&mut self, code: Code, message: String) -> Vec<SessionEffect> {
-        let effects = match self.phase {
-            SessionPhase::Draining { .. } => vec![],
-            _ => vec![ending(EgressEndReason::Failure)],
-        };
-        self.finish(effects, Outcome::Failed { code, message })
-    }
-
     fn tick(&mut self, now: Instant) -> Vec<SessionEffect> {
         let away = now.saturating_duration_since(self.ticked_at);
         self.ticked_at = now;
@@ -322,10 +317,10 @@ impl Session {
             }
         }
         let silent = now.saturating_duration_since(self.last_event_at);
-        let age = now.saturating_duration_since(self.since);
+        let age = now.saturating_duration_since(self.since) + self.recorded_before;
         if silent >= self.rules.hang_after {
-            return self
-                .fail(Code::Internal, format!("media process said nothing for {} s and was ended", silent.as_secs()));
+            let message = format!("media process said nothing for {} s and was ended", silent.as_secs());
+            return self.media_lost(message, now);
         }
         match self.phase {
             SessionPhase::Joining | SessionPhase::Recording
@@ -346,20 +341,6 @@ impl Session {
             ),
             _ => vec![],
         }
-    }
-
-    fn finish(&mut self, mut effects: Vec<SessionEffect>, outcome: Outcome) -> Vec<SessionEffect> {
-        self.phase = SessionPhase::Over;
-        let outcome = match (self.failed.take(), outcome) {
-            (Some((code, message)), Outcome::Complete | Outcome::LimitReached) => Outcome::Failed { code, message },
-            // The end of a recording without outputs says nothing of its own.
-            (Some((code, message)), Outcome::Failed { .. }) if self.outputs.open.is_empty() => {
-                Outcome::Failed { code, message }
-            }
-            (_, outcome) => outcome,
-        };
-        effects.push(SessionEffect::Finish(outcome));
-        effects
     }
 }
 

@@ -179,6 +179,11 @@ impl MediaProcess {
         }
     }
 
+    /// It has exited.
+    pub fn is_gone(&mut self) -> bool {
+        !matches!(self.child.try_wait(), Ok(None))
+    }
+
     fn signal(&self, signal: Signal) {
         // `id` is none once it was waited for, so no other process of that number is hit.
         if let Some(pid) = self.child.id().and_then(|pid| Pid::from_raw(pid as i32)) {

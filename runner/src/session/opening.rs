@@ -11,13 +11,16 @@ use spillway_plan::segment_name::SegmentFormat;
 use spillway_plan::{EgressPlan, ImageCodec, ImagesOutput, Output, SegmentsOutput, manifest};
 use spillway_process::LocalRoot;
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 use tracing::warn;
 
+use super::earlier::EarlierRecording;
 use super::images::{ImagesJob, SessionImages};
 use super::segments::{SegmentsJob, SessionSegments};
 use super::sheets::{SessionSheets, SheetsJob};
 use crate::events::SessionEvent;
 use crate::results::{self, OutputError, claim};
+use crate::upload::checkpoint::Checkpoint;
 use crate::upload::images::remove_images;
 use crate::upload::segments::remove_segments;
 use crate::upload::sheets::remove_sheets;
@@ -25,6 +28,9 @@ use crate::upload::{ObjectPlace, PreparedOutputs, UploadResources, UploadSetting
 
 /// For folders and a file to be made. A network disk that wakes up takes seconds; one that hangs is an error.
 pub(super) const PLACE_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// For a store to say which of the last segments and images of a dead task it has. Nothing is recorded meanwhile.
+const LEFT_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// The outputs of a recording whose stores do not refuse.
 pub(super) struct OpenedOutputs {
@@ -34,7 +40,8 @@ pub(super) struct OpenedOutputs {
     pub(super) sheets: SessionSheets,
 }
 
-/// Opens and tries the stores of all outputs. Names that do not depend on tracks are of the time `now`.
+/// Opens and tries the stores of all outputs. Names that do not depend on tracks are of the time `now`; those of `earlier`
+/// tasks are taken, and what they have left of segments and images goes on.
 ///
 /// # Errors
 /// A store or disk refuses for good and there is no backup that does not, or there is no folder for segments or images: the
@@ -45,9 +52,11 @@ pub(super) async fn open_outputs(
     root: &LocalRoot,
     now: NaiveDateTime,
     session: mpsc::Sender<SessionEvent>,
+    earlier: Option<&EarlierRecording>,
 ) -> Result<OpenedOutputs, String> {
-    let files = PreparedOutputs::open(plan, resources.clone(), now, session);
-    let (files, objects) = tokio::join!(files, open_objects(plan, &resources, root, now));
+    let taken = earlier.map(EarlierRecording::names).unwrap_or_default();
+    let files = PreparedOutputs::open(plan, resources.clone(), now, session, &taken);
+    let (files, objects) = tokio::join!(files, open_objects(plan, &resources, root, now, earlier));
     match (files, objects) {
         (Ok(mut files), Ok((mut segments, mut images))) => {
             images.share_names(|output| files.names(output));
@@ -79,6 +88,7 @@ async fn open_objects(
     resources: &UploadResources,
     root: &LocalRoot,
     now: NaiveDateTime,
+    earlier: Option<&EarlierRecording>,
 ) -> Result<(SessionSegments, SessionImages), String> {
     let asked = (0u32..).zip(&plan.outputs).filter_map(|(output, of)| match of {
         Output::Segments(segments) => Some((output, segments)),
@@ -105,10 +115,15 @@ async fn open_objects(
     let mut spool_cap = 0;
     if !segments.is_empty() || !images.is_empty() {
         folder = spool_folder(plan, settings);
-        let leftovers = Leftovers {
+        let mut leftovers = Leftovers {
             segments: segments.iter().map(|(output, segments, _)| (*output, segments.naming.format)).collect(),
             images: images.iter().map(|(output, images, _)| (*output, images.codec)).collect(),
         };
+        if let Some(earlier) = earlier.filter(|earlier| earlier.here) {
+            let Checkpoint { segments, images, .. } = &earlier.checkpoint;
+            leftovers.segments.retain(|(output, _)| segments.iter().all(|left| left.output != *output));
+            leftovers.images.retain(|(output, _)| images.iter().all(|left| left.output != *output));
+        }
         let free = make_folder(folder.clone(), leftovers).await.map_err(|error| error.to_string())?;
         spool_cap = spool_share(plan, resources, free);
     }
@@ -120,7 +135,7 @@ async fn open_objects(
         spool_cap,
     };
     let jobs = segments.into_iter().map(job).collect();
-    let segments = SessionSegments::new(jobs, folder.clone(), settings.clone(), checkpoint_writer.clone());
+    let mut segments = SessionSegments::new(jobs, folder.clone(), settings.clone(), checkpoint_writer.clone());
     let job = |(output, images, place): Opened<'_, ImagesOutput>| ImagesJob {
         output,
         images: images.clone(),
@@ -128,7 +143,14 @@ async fn open_objects(
         spool_cap,
     };
     let jobs = images.into_iter().map(job).collect();
-    let images = SessionImages::new(jobs, folder, settings.clone(), checkpoint_writer.clone());
+    let mut images = SessionImages::new(jobs, folder, settings.clone(), checkpoint_writer.clone());
+    if let Some(EarlierRecording { checkpoint: left, here, .. }) = earlier {
+        let give_up = Instant::now() + LEFT_TIMEOUT;
+        tokio::join!(
+            segments.go_on(&left.segments, &plan.egress_id, *here, give_up),
+            images.go_on(&left.images, *here, give_up)
+        );
+    }
     Ok((segments, images))
 }
 

@@ -6,6 +6,7 @@
 
 use std::time::{Duration, Instant};
 
+use spillway_bus::{LiveStream, LiveStreams};
 use spillway_ipc::{MediaCommand, StreamStart, StreamState};
 use spillway_plan::hidden_stream_url;
 use spillway_protocol::ledger::Fact;
@@ -18,7 +19,7 @@ const REPEAT_WINDOW: Duration = Duration::from_secs(30);
 /// Streams that are alive at once. Each may hold 8 MB.
 const MAX_LIVE: usize = 32;
 /// Streams of an egress from its beginning to its end; EgressInfo has no room for more.
-const MAX_STREAMS: usize = 1000;
+const MAX_STREAMS: u32 = 1000;
 
 /// What follows an event or an update.
 #[derive(Clone, Debug, Default)]
@@ -47,8 +48,10 @@ pub struct StreamsOver {
 pub struct SessionStreams {
     /// Place in the plan's outputs; `None`: this egress has no streams.
     output: Option<u32>,
-    /// By their ids, from 0.
+    /// By their ids.
     entries: Vec<StreamEntry>,
+    /// Behind every stream that there was, also of a task before this one.
+    next_id: u32,
     /// The media process knows them.
     is_begun: bool,
     /// Streams end with the recording: what fails now has not failed.
@@ -87,8 +90,21 @@ impl StreamEntry {
 impl SessionStreams {
     /// `output`: place of the stream output in the plan; `None` where there is none. `urls`: of the request, in its order.
     pub fn new(output: Option<u32>, urls: Vec<StreamUrl>) -> Self {
-        let entries = (0..).zip(urls).map(|(id, url)| StreamEntry { id, url, state: EntryState::Live }).collect();
-        Self { output, entries, is_begun: false, is_ending: false }
+        let next_id = u32::try_from(urls.len()).unwrap_or(u32::MAX);
+        Self::of(output, (0..).zip(urls).collect(), next_id)
+    }
+
+    /// Those that are alive, with their ids, of a recording that may have had others before.
+    pub fn of(output: Option<u32>, live: Vec<(u32, StreamUrl)>, next_id: u32) -> Self {
+        let entries = live.into_iter().map(|(id, url)| StreamEntry { id, url, state: EntryState::Live }).collect();
+        Self { output, entries, next_id, is_begun: false, is_ending: false }
+    }
+
+    /// The streams that a task in the place of this one would publish. `None`: they end with the recording.
+    pub fn left(&self) -> Option<LiveStreams> {
+        let stream = |entry: &StreamEntry| LiveStream { id: entry.id, url: entry.url.url.clone() };
+        let left = LiveStreams { next_id: self.next_id, live: self.live().map(stream).collect() };
+        (!self.is_ending).then_some(left)
     }
 
     /// The media process begins: its streams, and in which form EgressInfo shows those that were given as a shorthand.
@@ -100,6 +116,20 @@ impl SessionStreams {
         (self.live().map(|entry| entry.start(output)).collect(), shown.map(StreamEntry::added).collect())
     }
 
+    /// The media process is gone with its connections at `at` (Unix nanoseconds), for the reason `why`: the next one
+    /// [begins](Self::begin) with the streams that are alive. Facts for the EgressInfo.
+    pub fn interrupted(&mut self, at: i64, why: &str) -> Vec<Fact> {
+        let was_begun = std::mem::take(&mut self.is_begun);
+        self.is_ending = false;
+        if was_begun { self.retried(at, why) } else { vec![] }
+    }
+
+    /// All connections were lost at `at` (Unix nanoseconds), for the reason `why`.
+    pub fn retried(&self, at: i64, why: &str) -> Vec<Fact> {
+        let retried = |entry: &StreamEntry| Fact::StreamRetried { id: entry.id, at, message: why.to_owned() };
+        self.live().map(retried).collect()
+    }
+
     /// The recording ends: streams end with it, and a server that closes its connection first is no failure.
     pub fn ending(&mut self) {
         self.is_ending = true;
@@ -108,7 +138,9 @@ impl SessionStreams {
     /// The media process said this of stream `id`.
     pub fn on_event(&mut self, id: u32, state: &StreamState, message: &str) -> StreamEffects {
         let mut effects = StreamEffects::default();
-        let Some(entry) = self.entries.get_mut(id as usize).filter(|entry| entry.is_live()) else { return effects };
+        let Some(entry) = self.entries.iter_mut().find(|entry| entry.id == id && entry.is_live()) else {
+            return effects;
+        };
         match state {
             StreamState::Connecting => {}
             StreamState::Active { at } => effects.facts.push(Fact::StreamConnected { id, at: *at }),
@@ -170,10 +202,11 @@ impl SessionStreams {
         if self.live().any(|entry| entry.has(&url.url) || entry.has(&url.target)) {
             return Ok(());
         }
-        if self.live().count() >= MAX_LIVE || self.entries.len() >= MAX_STREAMS {
+        if self.live().count() >= MAX_LIVE || self.next_id >= MAX_STREAMS {
             return Err(RpcError::new(Code::ResourceExhausted, "this egress can take no further stream"));
         }
-        let entry = StreamEntry { id: self.entries.len() as u32, url, state: EntryState::Live };
+        let entry = StreamEntry { id: self.next_id, url, state: EntryState::Live };
+        self.next_id += 1;
         effects.facts.push(entry.added());
         if self.is_begun {
             effects.commands.push(MediaCommand::AddStream(entry.start(output)));

@@ -58,6 +58,21 @@ fn removed(id: u32) -> Fact {
 }
 
 #[test]
+fn the_next_media_process_begins_with_the_streams_that_are_alive() {
+    let mut streams = begun(&["a", "b"]);
+    update(&mut streams, &[], &["a"]).1.unwrap();
+    let retried = Fact::StreamRetried { id: 1, at: 7, message: "it died".to_owned() };
+    assert_eq!(streams.interrupted(7, "it died"), [retried]);
+    // What changes meanwhile is told with its begin.
+    let (effects, told) = update(&mut streams, &["c"], &[]);
+    assert_eq!((commands(&effects).len(), told), (0, Ok(())));
+    assert_eq!(streams.interrupted(8, "another died"), [], "they were not connected");
+    let ids: Vec<u32> = streams.begin().0.iter().map(|start| start.id).collect();
+    assert_eq!(ids, [1, 2]);
+    assert_eq!(commands(&update(&mut streams, &[], &["c"]).0), ["-2"]);
+}
+
+#[test]
 fn a_stream_is_told_as_it_gets_on() {
     let mut streams = begun(&["a"]);
     assert_eq!(streams.on_event(0, &StreamState::Connecting, "").facts, []);
@@ -222,6 +237,22 @@ fn the_number_of_streams_is_bounded() {
     let (_, told) = update(&mut streams, &[], &names[..1]);
     assert_eq!(told, Ok(()));
     assert_eq!(update(&mut streams, &names[MAX_LIVE..], &[]).1, Ok(()));
+}
+
+#[test]
+fn a_task_in_the_place_of_this_one_gets_what_is_alive_with_its_ids() {
+    let mut streams = SessionStreams::of(Some(1), vec![(1, url("b")), (4, url("e"))], 7);
+    let starts: Vec<u32> = streams.begin().0.iter().map(|start| start.id).collect();
+    assert_eq!(starts, [1, 4]);
+    assert_eq!(streams.retried(5, "it died").len(), 2);
+    let (effects, _) = update(&mut streams, &["h"], &["b"]);
+    assert_eq!(commands(&effects), ["+7 of 1", "-1"]);
+    failed(&mut streams, 4);
+    let live = vec![LiveStream { id: 7, url: secret("h") }];
+    assert_eq!(streams.left(), Some(LiveStreams { next_id: 8, live }));
+    // They end with the recording, and one that goes on has them all the same.
+    streams.ending();
+    assert_eq!(streams.left(), None);
 }
 
 #[derive(Clone, Debug)]

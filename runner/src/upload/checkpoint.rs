@@ -1,27 +1,24 @@
 //! What a salvage needs to complete the uploads of this process should it die. Changes come from the session and the upload
 //! tasks; a background task writes the newest state to Redis as JSON, without a secret. No caller waits for Redis, except
-//! in [`CheckpointWriter::flush`].
+//! in [`CheckpointWriter::flush`]. `file` is the state of one file; HLS and images have theirs beside their uploads.
 
-use std::path::PathBuf;
+mod file;
+
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use spillway_bus::{FencedWrite, UploadStates};
-use spillway_ipc::Origin;
-use spillway_plan::Container;
 use spillway_process::chain;
 use spillway_protocol::EgressId;
-use spillway_storage::Upload;
 use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 use tracing::{debug, warn};
 
+pub use file::{FileCheckpoint, SavedFile, UploadCheckpoint, media_at};
+
 use super::images::ImagesCheckpoint;
-use super::parts::PartState;
-use super::plan::PartLayout;
 use super::segments::SegmentsCheckpoint;
-use crate::results::FileNumber;
 
 /// How long Redis may keep an upload waiting.
 pub(super) const FLUSH_TIMEOUT: Duration = Duration::from_millis(500);
@@ -43,107 +40,36 @@ pub struct Checkpoint {
     /// One entry per image output of which something is recorded.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub images: Vec<ImagesCheckpoint>,
+    /// Times in which nothing was recorded.
+    #[serde(default, skip_serializing_if = "GapsCheckpoint::is_empty")]
+    pub gaps: GapsCheckpoint,
 }
 
-/// State of one file.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct FileCheckpoint {
-    /// Number of the file in the recording: that of its output, or a later one.
-    pub file: u32,
-    /// Which output of the plan; `None`, from an older attempt: the one with the file's number.
-    #[serde(default)]
-    pub output: Option<u32>,
-    /// Its place in the EgressInfo's list of files; `None`, from an older attempt: its place in this list.
-    #[serde(default)]
-    pub index: Option<usize>,
-    /// The object's name, or the file's on the disk.
-    pub filename: String,
-    /// Decides how the file is read.
-    pub container: Container,
-    /// Unix nanoseconds of the first recorded instant; `None`: nothing was recorded yet.
-    #[serde(default)]
-    pub started_at: Option<i64>,
-    /// Samples: (bytes of the object, nanoseconds of media in them), ascending.
-    #[serde(default)]
-    pub media: Vec<(u64, u64)>,
-    /// The file itself, or its spool file.
-    pub path: PathBuf,
-    /// `None`: it stays on the disk, or its upload has not begun.
-    #[serde(default)]
-    pub upload: Option<UploadCheckpoint>,
-    /// What of the file the object is made of; its parts and samples count the object's bytes.
-    #[serde(default)]
-    pub origin: Origin,
-    /// Nothing of the file from here on was given back to the disk: a restart point.
-    #[serde(default)]
-    pub kept_from: u64,
-}
-
-/// State of an upload.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct UploadCheckpoint {
-    /// It goes to the second of the file's destinations.
-    #[serde(default)]
-    pub backup: bool,
-    /// As the store named it.
-    pub upload: Upload,
-    /// Every part was stored and the store was asked to complete the object.
-    #[serde(default)]
-    pub completing: bool,
-    /// The object is made, and has so many bytes.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub stored: Option<u64>,
-    /// How the object is cut into parts.
-    pub layout: PartLayout,
-    /// Part `n` is `parts[n - 1]`.
-    pub parts: Vec<PartState>,
-    /// Uploads at the primary store that were given up for the backup and are to be aborted.
-    #[serde(default)]
-    pub left: Vec<Upload>,
-}
-
-impl FileCheckpoint {
-    /// Of a file in which nothing is recorded yet, without an upload.
-    pub fn new(number: FileNumber, filename: String, container: Container, path: PathBuf) -> Self {
-        Self {
-            file: number.file,
-            output: Some(number.output),
-            index: Some(number.index),
-            filename,
-            container,
-            started_at: None,
-            media: vec![],
-            path,
-            upload: None,
-            origin: Origin::default(),
-            kept_from: 0,
-        }
-    }
-
-    /// Which output of the plan it is of.
-    pub fn output(&self) -> u32 {
-        self.output.unwrap_or(self.file)
-    }
-
-    /// How much media is in the first `bytes`, nanoseconds.
-    pub fn media_ns(&self, bytes: u64) -> u64 {
-        media_at(&self.media, bytes)
+impl Checkpoint {
+    /// Unix nanoseconds of the first recorded instant; `None`: nothing is recorded.
+    pub fn started_at(&self) -> Option<i64> {
+        let files = self.files.iter().filter_map(|file| file.started_at);
+        let others =
+            self.segments.iter().map(|left| left.started_at).chain(self.images.iter().map(|left| left.started_at));
+        files.chain(others).min()
     }
 }
 
-/// Nanoseconds of media in the first `bytes`: interpolated between `samples`, extrapolated beyond the last at the average so
-/// far.
-pub fn media_at(samples: &[(u64, u64)], bytes: u64) -> u64 {
-    let after = samples.partition_point(|(at, _)| *at < bytes);
-    let before = after.checked_sub(1).map_or((0, 0), |index| samples[index]);
-    match samples.get(after) {
-        None if before.0 == 0 => before.1,
-        None => (bytes as f64 * (before.1 as f64 / before.0 as f64)) as u64,
-        Some(next) if next.0 == before.0 => next.1,
-        Some(next) => {
-            let share = (bytes - before.0) as f64 / (next.0 - before.0) as f64;
-            before.1 + (next.1.saturating_sub(before.1) as f64 * share) as u64
-        }
+/// Gaps of a recording that are over.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct GapsCheckpoint {
+    /// How many.
+    pub count: u32,
+    /// Their lengths, nanoseconds.
+    pub sum_ns: u64,
+    /// Each as users are told of it.
+    pub sentences: Vec<String>,
+}
+
+impl GapsCheckpoint {
+    fn is_empty(&self) -> bool {
+        self.count == 0
     }
 }
 
@@ -193,12 +119,34 @@ impl CheckpointWriter {
         self.shared.checkpoint.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// What another attempt has left, of a recording that goes on: it is kept until it is settled. Files in which nothing was
+    /// recorded are not.
+    pub fn adopt(&self, earlier: &Checkpoint) {
+        self.change(|checkpoint| {
+            let recorded = earlier.files.iter().filter(|file| file.started_at.is_some());
+            checkpoint.files = recorded.cloned().collect();
+            checkpoint.segments.clone_from(&earlier.segments);
+            checkpoint.images.clone_from(&earlier.images);
+            checkpoint.gaps.clone_from(&earlier.gaps);
+        });
+    }
+
+    /// A gap is over.
+    pub fn gaps(&self, gaps: GapsCheckpoint) {
+        self.change(|checkpoint| checkpoint.gaps = gaps);
+    }
+
     /// A file was opened, or its upload begun; an earlier entry of that number is replaced.
     pub fn opened(&self, file: FileCheckpoint) {
         self.change(|checkpoint| {
             checkpoint.files.retain(|known| known.file != file.file);
             checkpoint.files.push(file);
         });
+    }
+
+    /// Nothing of a file is kept.
+    pub fn forget(&self, file: u32) {
+        self.change(|checkpoint| checkpoint.files.retain(|known| known.file != file));
     }
 
     /// Changes the entry of a file, if there is one.
@@ -306,7 +254,9 @@ pub fn host() -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::results::FileNumber;
     use spillway_bus::Bus;
+    use spillway_plan::Container;
 
     fn named(number: u32) -> FileNumber {
         FileNumber { file: number, output: number, index: number as usize }
@@ -318,15 +268,6 @@ mod tests {
             media: vec![(100, 1000), (200, 3000)],
             ..FileCheckpoint::new(named(number), "a.mp4".into(), Container::Mp4, "/tmp/a.mp4".into())
         }
-    }
-
-    #[test]
-    fn media_grows_evenly_between_samples() {
-        let at = |bytes| file(0).media_ns(bytes);
-        assert_eq!((at(0), at(50), at(100), at(150), at(200)), (0, 500, 1000, 2000, 3000));
-        assert_eq!(at(220), 3300, "beyond the last sample it goes on as before");
-        assert_eq!(at(999), 14985);
-        assert_eq!(media_at(&[], 7), 0);
     }
 
     #[test]

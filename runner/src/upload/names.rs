@@ -47,6 +47,18 @@ impl ObjectNames {
         numbered(asked, self.take_all(|number| vec![numbered(asked, number)]))
     }
 
+    /// Another task has stored something under this name.
+    pub fn occupy(&self, name: &str) {
+        let mut used = self.used.lock().unwrap_or_else(PoisonError::into_inner);
+        used.extend(self.stores.iter().map(|store| (*store, name.to_owned())));
+    }
+
+    /// Nothing was stored under this name, which was taken: it is free again.
+    pub fn give_back(&self, name: &str) {
+        let mut used = self.used.lock().unwrap_or_else(PoisonError::into_inner);
+        used.retain(|(store, known)| !(known == name && self.stores.contains(store)));
+    }
+
     /// The first of the variants 1, 2, … of a group of names none of which another object has in any of the stores. Its names
     /// are taken from now on.
     pub fn take_all(&self, variant: impl Fn(u32) -> Vec<String>) -> u32 {
@@ -77,6 +89,10 @@ mod tests {
         assert_eq!(first.take("d/a.mp4"), "d/a-2.mp4");
         assert_eq!(both.take("d/a.mp4"), "d/a-3.mp4");
         assert_eq!(second.take("d/a.mp4"), "d/a-2.mp4");
+        first.occupy("d/b.mp4");
+        assert_eq!((first.take("d/b.mp4"), second.take("d/b.mp4")), ("d/b-2.mp4".into(), "d/b.mp4".into()));
+        first.give_back("d/a.mp4");
+        assert_eq!((first.take("d/a.mp4"), second.take("d/a.mp4")), ("d/a.mp4".into(), "d/a-4.mp4".into()));
     }
 
     #[test]

@@ -75,15 +75,20 @@ impl ObjectPlace {
         stores: &dyn StoreFactory,
     ) -> Result<Self, String> {
         let untried = UploadSettings { write_check: false, ..UploadSettings::default() };
-        let mut place = Self::open(destinations, root, stores, &untried, "").await?;
+        let place = Self::open(destinations, root, stores, &untried, "").await?;
         if !place.primary_error.is_empty() {
             // Where its objects are would not be known.
             return Err(place.primary_error);
         }
-        if on_backup {
-            place.primary_error = "given up by an earlier attempt".to_owned();
+        Ok(if on_backup { place.given_up() } else { place })
+    }
+
+    /// The backup goes on with what an earlier attempt has stored there; without one nothing changes.
+    pub fn given_up(self) -> Self {
+        if self.backup.is_none() || !self.primary_error.is_empty() {
+            return self;
         }
-        Ok(place)
+        Self { primary_error: "given up by an earlier attempt".to_owned(), ..self }
     }
 
     /// URL or path of an object in the first destination.

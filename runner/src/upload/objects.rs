@@ -17,9 +17,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::future::join_all;
 use spillway_storage::{Meta, Storage, StorageErrorKind, Stored};
 use tokio::task::{Id, JoinError, JoinSet, spawn_blocking};
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep_until, timeout_at};
 
 use super::attempts::put_small;
 use super::outage::StoreOutage;
@@ -31,6 +32,10 @@ pub use store::{ObjectFile, ObjectStore};
 /// How often deadlines are looked at while the store fails, and after the end of the recording.
 const TICK: Duration = Duration::from_millis(250);
 const IDLE: Duration = Duration::from_secs(3600);
+/// For the store to say whether it has an object.
+const LOOK_TIMEOUT: Duration = Duration::from_secs(10);
+/// Looks at once.
+const LOOKS: usize = 16;
 
 /// What became of an object.
 #[derive(Debug)]
@@ -183,6 +188,11 @@ impl ObjectUploads {
         self.store.bytes(name).await
     }
 
+    /// The same, for ten seconds at most and not after `give_up`: then the store does not tell.
+    pub async fn bytes_by(&self, name: &str, give_up: Instant) -> Option<u64> {
+        timeout_at(give_up.min(Instant::now() + LOOK_TIMEOUT), self.bytes(name)).await.ok().flatten()
+    }
+
     /// Stores a small object in the store in use and answers its location; transient errors are retried for so long.
     ///
     /// # Errors
@@ -328,6 +338,16 @@ impl ObjectUploads {
             PutContent::File(file) => ObjectEvent::Lost { number: file.number, message },
         });
     }
+}
+
+/// What all of `looks` answer, in their order, a few at a time.
+pub(crate) async fn joined_in_parts<T, F: Future<Output = T>>(looks: impl Iterator<Item = F>) -> Vec<T> {
+    let mut looks = looks.peekable();
+    let mut answers = vec![];
+    while looks.peek().is_some() {
+        answers.extend(join_all(looks.by_ref().take(LOOKS)).await);
+    }
+    answers
 }
 
 #[cfg(test)]

@@ -84,7 +84,8 @@ pub fn spool_share(plan: &EgressPlan, resources: &UploadResources, free: u64) ->
 }
 
 impl PreparedOutputs {
-    /// Opens the stores and tries them, all at once, before anything is recorded.
+    /// Opens the stores and tries them, all at once, before anything is recorded. `taken`: by output, names of what a task
+    /// before this one has recorded.
     ///
     /// # Errors
     /// A store refuses for good and there is no backup that does not: the message for the user. A store that does not
@@ -94,14 +95,22 @@ impl PreparedOutputs {
         resources: UploadResources,
         now: NaiveDateTime,
         session: mpsc::Sender<SessionEvent>,
+        taken: &[(u32, String)],
     ) -> Result<Self, String> {
         let destinations = stored_files(plan, &resources).map(|(_, _, destinations)| destinations);
         let stores = OpenedStores::open(destinations, &*resources.stores).await;
         let all_names = ObjectNames::of_outputs(&resources.destinations);
+        for (output, name) in taken {
+            if let Some(names) = all_names.get(*output as usize) {
+                names.occupy(name);
+            }
+        }
         let opening = stored_files(plan, &resources).map(|(number, output, destinations)| {
             let names = all_names.get(number as usize).cloned().unwrap_or_default();
+            // One that has a file already goes on in another, whose name is numbered.
+            let is_first = taken.iter().all(|(of, _)| *of != number);
             // In the order of the request: the first output of a name has it.
-            let name = known_name(plan, output, now).map(|name| names.take(&name));
+            let name = known_name(plan, output, now).filter(|_| is_first).map(|name| names.take(&name));
             let (stores, resources) = (&stores, &resources);
             async move {
                 (number, PreparedOutput::open(plan, output, destinations, stores, (name, names), resources, now).await)

@@ -152,16 +152,20 @@ fn thumbnails(index: &SheetIndex, names: &SheetNames, there: &[bool], skipped_ns
 
 /// Removes all of it from a spool folder, and the folder if it is empty then. Blocks for the disk.
 pub fn remove_sheets(folder: &Path) {
-    if folder.as_os_str().is_empty() {
-        return;
+    if !folder.as_os_str().is_empty() {
+        clear_sheets(folder);
+        let _ = fs::remove_dir(folder);
     }
+}
+
+/// The same, and the folder stays: a recording goes on there.
+pub fn clear_sheets(folder: &Path) {
     let Ok(entries) = fs::read_dir(folder) else { return };
     for entry in entries.flatten() {
         if entry.file_name().to_str().is_some_and(sheet_file::is_one) {
             let _ = fs::remove_file(entry.path());
         }
     }
-    let _ = fs::remove_dir(folder);
 }
 
 #[cfg(test)]

@@ -128,7 +128,7 @@ fn a_killed_media_process_is_told_at_once_and_its_file_stays() {
         (Signal::KILL, "media process was killed by signal 9 (SIGKILL)"),
         (Signal::ILL, "media process was killed by signal 4 (SIGILL)"),
     ] {
-        let run = start("record", "a.ogg", &[]);
+        let run = start("record", "a.ogg", &["--media-restarts", "0"]);
         let file = run.out().join("a.ogg");
         run.recorded(&file);
         run.signal(run.media(), signal);
@@ -155,7 +155,44 @@ fn a_crash_and_a_nonzero_exit_have_a_message() {
         let (finished, _folder) = start(script, "a.ogg", &[]).finished();
         assert_eq!(finished.info["error"], message);
         assert_eq!(finished.info["status"], "EGRESS_FAILED");
+        assert_eq!(finished.log.matches("another one goes on").count(), 3, "{}", finished.log);
     }
+}
+
+#[test]
+fn a_killed_media_process_is_replaced_and_the_recording_is_complete() {
+    let run = start("record", "a.ogg", &[]);
+    let (first, second) = (run.out().join("a.ogg"), run.out().join("a-2.ogg"));
+    run.recorded(&first);
+    // A player finds nothing in less than a second of some containers.
+    std::thread::sleep(Duration::from_millis(1200));
+    let media = run.media();
+    run.signal(media, Signal::KILL);
+    let killed = Instant::now();
+    run.recorded(&second);
+    assert!(killed.elapsed() < Duration::from_secs(2), "{:?}", killed.elapsed());
+    assert_ne!(run.media(), media);
+    run.signal(run.child.id(), Signal::TERM);
+    let (finished, _folder) = run.finished();
+    assert_eq!(
+        (finished.info["status"].as_str(), finished.code),
+        (Some("EGRESS_COMPLETE"), Some(0)),
+        "{}",
+        finished.log
+    );
+    let details = finished.info["details"].as_str().unwrap();
+    let gap = "media process was killed by signal 9 (SIGKILL); the recording goes on after a gap of 0.";
+    assert!(details.contains(gap), "{details}");
+    let results = &finished.info["fileResults"];
+    for (index, file) in [&first, &second].into_iter().enumerate() {
+        assert_eq!(results[index]["location"], file.display().to_string());
+        assert_eq!(ns(&results[index]["size"]) as u64, std::fs::metadata(file).unwrap().len());
+    }
+    assert!(ns(&results[0]["endedAt"]) < ns(&results[1]["startedAt"]), "{results}");
+    let manifest = std::fs::read_to_string(first.with_file_name("EG_1.json")).unwrap();
+    let manifest: Value = serde_json::from_str(&manifest).unwrap();
+    assert_eq!((manifest["quality"]["gaps"].as_u64(), manifest["files"].as_array().unwrap().len()), (Some(1), 2));
+    assert!(manifest["quality"]["degraded"][0].as_str().unwrap().contains("after a gap"), "{manifest}");
 }
 
 #[test]

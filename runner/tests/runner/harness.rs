@@ -8,7 +8,7 @@ use prost::Message;
 use serde_json::json;
 use spillway_bus::{
     Bid, Bus, CallOptions, ClaimToken, Created, Decision, FaultyLink, Handler, Incoming, LaunchState, MemoryBroker,
-    Record, Registry, Routing, RpcClient, RpcServer, Ticket, TicketKey, Tickets,
+    Record, Registry, Resumption, Routing, RpcClient, RpcServer, Ticket, TicketKey, Tickets,
 };
 use spillway_plan::segment_name::{SegmentNaming, SegmentSuffix};
 use spillway_plan::{
@@ -60,6 +60,10 @@ pub struct RunnerHarness {
     /// There are only HLS and image outputs and streams.
     pub no_files: bool,
     pub upload: serde_json::Value,
+    /// How often another media process takes the place of one that died.
+    pub media_restarts: u32,
+    /// Another task may take the place of one that died.
+    pub resumable: bool,
     /// How long the last report waits for Redis.
     pub last_report_timeout_ms: u64,
 }
@@ -137,6 +141,8 @@ impl RunnerHarness {
             streams: None,
             no_files: false,
             upload: json!({}),
+            media_restarts: 0,
+            resumable: false,
             last_report_timeout_ms: 15 * 60_000,
         };
         harness.livekit_is_there().await;
@@ -157,13 +163,18 @@ impl RunnerHarness {
     pub async fn launch(&self, script: &str) -> (Names, Option<Ticket>) {
         let start = self.request(script);
         let ledger = EgressLedger::accept(&start, self.broker.clock().unix_ns());
-        let record = Record {
+        let mut record = Record {
             state: LaunchState::Asking,
             attempt: 1,
             info: ledger.info().encode_to_vec(),
             ledger: serde_json::to_string(&ledger).unwrap(),
+            resumable: self.resumable,
             ..Record::new(self.id.clone(), 1)
         };
+        if self.resumable {
+            let spare = Ticket { attempt: 2, ..self.ticket(script) };
+            record.spare = self.tickets.put(&spare, Duration::from_secs(60)).await.unwrap().reveal().to_owned();
+        }
         assert_eq!(self.registry().create(&record).await.unwrap(), Created::Yes);
         let claim = self.tickets.put(&self.ticket(script), Duration::from_secs(60)).await.unwrap();
         let names = Names { egress_id: self.id.clone(), attempt: 1, claim };
@@ -255,6 +266,8 @@ impl RunnerHarness {
             runner: json!({
                 "local_root": self.folder.path(),
                 "media_program": scripted_media(),
+                "media_restarts": self.media_restarts,
+                "media": { "fragment_ms": 50 },
                 "hang_after_ms": 800,
                 "drain_timeout_ms": 500,
                 "report_timeout_ms": 1500,
@@ -263,6 +276,7 @@ impl RunnerHarness {
                 "upload": self.upload,
             }),
             probe: None,
+            streams: None,
         }
     }
 
@@ -295,6 +309,26 @@ impl RunnerHarness {
         let attempt = self.record().await.attempt;
         let names = Names { egress_id: self.id.clone(), attempt, claim: ClaimToken::from_text("spare") };
         self.serve(names, self.ticket(script), RunnerTask::Salvage)
+    }
+
+    /// What a dispatcher does when the task is gone, or has handed its recording over, and another one is to go on.
+    pub async fn resume(&self) -> JoinHandle<ServeOutcome> {
+        self.registry()
+            .update(&self.id, |record| {
+                record.attempt += 1;
+                record.state = LaunchState::Asking;
+                let why = || Resumption { why: "runner was lost".to_owned(), count: 0 };
+                record.resumption.get_or_insert_with(why).count += 1;
+                Decision::Write
+            })
+            .await
+            .unwrap();
+        let record = self.record().await;
+        let (spare, ttl) = (ClaimToken::from_text(&record.spare), Duration::from_secs(60));
+        let claim = self.tickets.copy(&self.id, &spare, record.attempt, ttl).await.unwrap().expect("a spare ticket");
+        let names = Names { egress_id: self.id.clone(), attempt: record.attempt, claim };
+        let ticket = ticket::take(&self.tickets, &names, RunnerTask::Salvage).await.unwrap().unwrap();
+        self.serve(names, ticket, RunnerTask::Salvage)
     }
 
     pub fn last(&self) -> EgressInfo {

@@ -7,6 +7,8 @@ mod harness;
 mod alone;
 mod hostile;
 mod places;
+mod restarted;
+mod resumed;
 mod served;
 mod several;
 mod stored;

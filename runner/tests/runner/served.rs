@@ -298,7 +298,7 @@ async fn a_last_report_waits_ten_minutes_for_redis_and_not_for_ever() {
         };
         let reports = reporter.reports();
         reporter.report(Fact::Active { started_at: 5 });
-        let reporting = tokio::spawn(publisher.run(reports));
+        let reporting = tokio::spawn(async move { publisher.run(reports).await });
         harness.heard(EgressActive).await;
         harness.broker.cut();
         reporter.report(Fact::Over(Outcome::Complete));

@@ -18,6 +18,7 @@ use spillway_tests::clouds::billing_audit::{self, KnownTask};
 use spillway_tests::clouds::metadata::MetadataServer;
 use spillway_tests::clouds::provider::CloudKind;
 use spillway_tests::egress::nanos;
+use spillway_tests::process::eventually;
 
 use self::scenario::{CHECKPOINT, CloudRecording, CloudScenario, ROOM, STACK, TENANT, unix_s};
 use crate::harness::{alone, block_on, exclusive, unless};
@@ -44,6 +45,11 @@ pub fn cases() -> Vec<Trial> {
         exclusive("clouds::machines_are_taken_away_while_they_record", || {
             block_on(side_by_side(&[CloudKind::Ecs, CloudKind::Run, CloudKind::Aci], EndCause::Taken))
         }),
+        alone("clouds::spot_capacity_is_reclaimed_and_another_machine_goes_on", || block_on(went_on(CloudKind::Ecs))),
+        unless(
+            CloudKind::Docker.left_out(),
+            alone("clouds::a_container_is_killed_and_another_goes_on", || block_on(went_on(CloudKind::Docker))),
+        ),
         alone("clouds::a_salvage_that_dies_is_followed_by_another", || {
             block_on(async {
                 let died = [CloudKind::Ecs, CloudKind::Aci]
@@ -95,7 +101,10 @@ async fn side_by_side(clouds: &[CloudKind], end: EndCause) -> Result<()> {
 }
 
 async fn recorded(cloud: CloudKind, end: EndCause) -> Result<()> {
-    let scenario = CloudScenario::start(cloud).await?;
+    let scenario = match end {
+        EndCause::Asked => CloudScenario::start(cloud).await?,
+        EndCause::Taken => CloudScenario::without_resumption(cloud).await?,
+    };
     let recordings = scenario.recording().await?;
     scenario.hidden(&recordings)?;
     // The recording itself is real time.
@@ -131,9 +140,14 @@ async fn recorded(cloud: CloudKind, end: EndCause) -> Result<()> {
         );
         let bound = if end == EndCause::Taken && cloud == CloudKind::Aci { LOST_WITH_THE_TASK } else { LOST_WHEN_TOLD };
         ensure!(lost < bound, "{}: {lost:.2} s lost", recording.kind);
-        // A runner that was killed has not said how it ended.
-        let complete = info["status"] == "EGRESS_COMPLETE";
-        ensure!(complete == (end == EndCause::Asked || cloud != CloudKind::Aci), "{}: {info}", recording.kind);
+        // A runner that was killed has not said how it ended; one that was told to leave has.
+        let killed = end == EndCause::Taken && cloud == CloudKind::Aci;
+        let status = match end {
+            EndCause::Asked => "EGRESS_COMPLETE",
+            EndCause::Taken if killed => "EGRESS_FAILED",
+            EndCause::Taken => "EGRESS_ABORTED",
+        };
+        ensure!(info["status"] == status, "{}: {info}", recording.kind);
         let line = scenario.line(&recording.egress.id, false).await?;
         // The window is closed by now.
         let shown = scenario.provider.shown(&recording.task)?;
@@ -144,12 +158,12 @@ async fn recorded(cloud: CloudKind, end: EndCause) -> Result<()> {
             tenant: TENANT,
             kind: recording.kind,
             info,
-            stored: complete.then_some((bytes, kept)),
+            stored: (!killed).then_some((bytes, kept)),
             billed: scenario.provider.billed(&shown)?,
         };
         let amount = billing_audit::audit(&line, &known).with_context(|| format!("{}: {line}", recording.kind))?;
         println!("{cloud:?} {}: {} s billed, {amount:.6} dollars", recording.kind, line["seconds"]);
-        if !complete {
+        if killed {
             // What was saved stands where it is known.
             let saved = scenario.line(&recording.egress.id, true).await?;
             let (got, seconds) = (saved["bytes"].as_u64(), saved["recorded_s"].as_f64().unwrap_or_default());
@@ -167,9 +181,45 @@ fn kill((pid, _): &(i32, String)) {
     }
 }
 
+/// The machine is taken while it records, and another one goes on.
+async fn went_on(cloud: CloudKind) -> Result<()> {
+    let scenario = CloudScenario::start(cloud).await?;
+    let recordings = scenario.recording().await?;
+    tokio::time::sleep(SECONDS).await;
+    for recording in &recordings {
+        scenario.provider.take(&recording.task).await?;
+    }
+    for recording in &recordings {
+        let another = || async {
+            let tasks = scenario.provider.tasks_of(&recording.egress.id)?.len();
+            Ok((tasks == 2).then_some(()))
+        };
+        eventually("another task goes on", Duration::from_secs(30), another).await?;
+    }
+    tokio::time::sleep(SECONDS * 2).await;
+    for recording in &recordings {
+        let info = recording.egress.complete().await?;
+        let files = info["file_results"].as_array().context("no files")?;
+        let details = info["details"].as_str().unwrap_or_default();
+        ensure!(files.len() == 2 && details.contains("the recording goes on after a gap of"), "{info}");
+        let gap = (nanos(&files[1]["started_at"]) - nanos(&files[0]["ended_at"])) as f64 / 1e9;
+        let mut seconds = vec![];
+        for file in files {
+            seconds.push(scenario.plays(file["filename"].as_str().unwrap_or_default()).await?);
+        }
+        println!("{cloud:?} {}: {seconds:.2?} s play, a gap of {gap:.2} s: {details}", recording.kind);
+        ensure!(gap > 0.0 && seconds[0] > 3.0 && seconds[1] > 3.0, "{info}");
+        for attempt in [1, 2] {
+            let line = scenario.line_of(&recording.egress.id, attempt, false).await?;
+            ensure!(line["amount"].is_number(), "{line}");
+        }
+    }
+    scenario.leave().await
+}
+
 /// The machines are gone with their disks, and those that were to complete the uploads follow them as soon as they run.
 async fn died_saving(cloud: CloudKind) -> Result<()> {
-    let scenario = CloudScenario::start(cloud).await?;
+    let scenario = CloudScenario::without_resumption(cloud).await?;
     let recordings = scenario.recording().await?;
     tokio::time::sleep(SECONDS).await;
     let ended_at = unix_s();
@@ -211,7 +261,7 @@ async fn poll(mut holds: impl FnMut() -> bool, limit: Duration) -> Result<()> {
 /// No key anywhere, as Terraform sets it up; what the machine is given holds for a moment, and is asked for anew.
 async fn by_role(cloud: CloudKind) -> Result<()> {
     let metadata = MetadataServer::start_user_assigned(GIVEN_FOR, arm::CLIENT_ID).await?;
-    let scenario = CloudScenario::start_as(cloud, Some(&metadata)).await?;
+    let scenario = CloudScenario::start_as(cloud, Some(&metadata), "").await?;
     let recordings = scenario.recording().await?;
     // Before the clip begins anew: its first beep is a faint one.
     tokio::time::sleep(GIVEN_FOR + SECONDS / 4).await;

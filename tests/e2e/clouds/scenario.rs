@@ -5,6 +5,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::{Value, json};
+use spillway_tests::analyser::played;
 use spillway_tests::clouds::metadata::MetadataServer;
 use spillway_tests::clouds::provider::{CloudKind, CloudProvider, KEY, PREFIX, StartupDelay};
 use spillway_tests::egress::{Egress, nanos};
@@ -38,16 +39,21 @@ pub struct CloudRecording {
 
 impl CloudScenario {
     pub async fn start(cloud: CloudKind) -> Result<Self> {
-        Self::start_as(cloud, None).await
+        Self::start_as(cloud, None, "").await
+    }
+
+    /// A recording ends with its task.
+    pub async fn without_resumption(cloud: CloudKind) -> Result<Self> {
+        Self::start_as(cloud, None, "resume: off\n").await
     }
 
     /// With `identity`, runners are told no credentials, and are who their machine says they are.
-    pub async fn start_as(cloud: CloudKind, identity: Option<&MetadataServer>) -> Result<Self> {
+    pub async fn start_as(cloud: CloudKind, identity: Option<&MetadataServer>, more: &str) -> Result<Self> {
         let mut servers = TestServers::start("").await?;
         let provider = CloudProvider::start_as(cloud, &mut servers, StartupDelay::AT_ONCE, identity).await?;
         let more = format!(
             "stack: {STACK}\nticket_key: \"{KEY}\"\nrunner: {{ checkpoint: {CHECKPOINT}s }}\n\
-             tenants: {{ by: room_prefix }}\ntargets: [{}]\n{}",
+             tenants: {{ by: room_prefix }}\n{more}targets: [{}]\n{}",
             provider.target,
             provider.bucket.configuration()
         );
@@ -97,6 +103,14 @@ impl CloudScenario {
         Egress::start(&self.servers.api, "StartTrackEgress", request).await
     }
 
+    /// Seconds that an object plays.
+    pub async fn plays(&self, key: &str) -> Result<f64> {
+        let bytes = self.provider.bucket.read(key).await?.with_context(|| format!("no object {key}"))?;
+        let path = self.servers.folder().join(key.replace('/', "-"));
+        std::fs::write(&path, &bytes).context("write what was fetched")?;
+        played(&path)
+    }
+
     /// The object, decoded.
     pub async fn probe(&self, recording: &CloudRecording, info: &Value) -> Result<RecordingProbe> {
         let key = format!("{PREFIX}{}", recording.name);
@@ -110,13 +124,17 @@ impl CloudScenario {
 
     /// The ledger's line about the task that recorded, or that saved the recording, from the dispatcher's standard output.
     pub async fn line(&self, egress_id: &str, saved: bool) -> Result<Value> {
+        self.line_of(egress_id, if saved { 2 } else { 1 }, saved).await
+    }
+
+    /// That of the task of one attempt.
+    pub async fn line_of(&self, egress_id: &str, attempt: u32, saved: bool) -> Result<Value> {
         let look = || async {
             let said =
                 std::fs::read_to_string(&self.dispatcher.process.log).context("read what the dispatcher said")?;
             let mut lines = said.lines().filter(|line| line.starts_with("{\"egress_id\""));
             Ok(lines.find_map(|line| {
                 let line: Value = serde_json::from_str(line).ok()?;
-                let attempt = if saved { 2 } else { 1 };
                 (line["egress_id"] == egress_id && line["attempt"] == attempt && line["salvage"] == saved)
                     .then_some(line)
             }))

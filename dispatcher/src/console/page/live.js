@@ -9,7 +9,7 @@ const REORDER_MS = 5000;
 
 /** Which choice of states an egress belongs to. */
 function stateOf({ state }) {
-  if (state === 'queued' || state === 'lost') {
+  if (['queued', 'interrupted', 'lost'].includes(state)) {
     return 'waiting';
   }
   return ['asking', 'unknown', 'launched'].includes(state) ? 'starting' : 'recording';

@@ -62,6 +62,7 @@ on_both! {
     keys::the_state_of_uploads_is_the_latest_attempts_until_it_is_closed,
     keys::a_ticket_is_copied_for_another_attempt,
     keys::a_probes_report_grows_and_never_shrinks,
+    keys::a_ticket_that_nobody_has_taken_is_changed_where_it_is,
     tasks::caps_hold_whoever_asks_and_a_closed_task_makes_room,
     tasks::launches_keep_their_pace_and_slow_down_when_told,
     tasks::a_task_is_closed_once_and_its_line_is_kept,

@@ -83,9 +83,9 @@ pub(super) struct RecorderController {
     origins: BTreeMap<u32, MediaTime>,
     /// Outputs of the recorder that are whole and closed.
     whole_outputs: u32,
-    /// Number of the next file after a change of codec.
+    /// Number of the next file after a change of codec, or behind that of a dead process.
     next_number: u32,
-    /// Of the plan: they failed or were closed, and get no other file.
+    /// Of the plan: they failed or were closed, also before this process, and get no other file.
     ended_outputs: BTreeSet<u32>,
     streams: RecordedStreams,
     /// When it was last told that a stream is late.
@@ -119,11 +119,14 @@ impl RecorderController {
         gstreamer: JoinHandle<Result<(), gst::glib::Error>>,
     ) -> Self {
         let streams = std::mem::take(&mut start.streams);
+        let outputs = u32::try_from(start.plan.outputs.len()).unwrap_or(u32::MAX);
+        let resume = start.resume.clone().unwrap_or_default();
         Self {
             streams: RecordedStreams::new(&start.plan, streams),
             late_told_at: None,
             clock: Clock::host_ahead_by(start.clock_ahead_ns),
-            next_number: u32::try_from(start.plan.outputs.len()).unwrap_or(u32::MAX),
+            next_number: resume.next_file.max(outputs),
+            ended_outputs: resume.ended_outputs,
             start,
             events,
             alive_at: None,
@@ -146,7 +149,6 @@ impl RecorderController {
             image_counts: BTreeMap::new(),
             origins: BTreeMap::new(),
             whole_outputs: 0,
-            ended_outputs: BTreeSet::new(),
             started: false,
             leaving: None,
             draining: None,
@@ -228,6 +230,7 @@ impl RecorderController {
             RoomMessage::Epoch { at } => self.origin = Some(self.clock.unix_ns_at(at.into())),
             RoomMessage::TimelineEvent(timed) => return self.timed(timed),
             RoomMessage::Joined { room_id, room_name } => self.send(MediaEvent::Joined { room_id, room_name }),
+            RoomMessage::Token(token) => self.send(MediaEvent::Token { token }),
             RoomMessage::Waiting(what) => self.send(MediaEvent::Waiting { what }),
             RoomMessage::Noted(message) => self.send(MediaEvent::Noted { message }),
             RoomMessage::Stats(stats) => self.stats(&stats),
@@ -366,6 +369,11 @@ pub(super) fn send(events: &EventWriter, event: &MediaEvent) {
     if let Err(error) = events.send(event) {
         debug!(error = %chain(&error), "the runner does not read");
     }
+}
+
+/// Number of the first segment or image of an output: those before it are of a dead process.
+fn first_number(start: &StartCommand, output: u32) -> u32 {
+    start.resume.as_ref().and_then(|resume| resume.first_numbers.get(&output)).copied().unwrap_or_default()
 }
 
 fn failed(code: &str, message: String) -> Flow {

@@ -61,6 +61,7 @@ fn checkpoint(folder: PathBuf, unlisted: Vec<UnlistedSegment>, open: Option<u32>
         listed: vec![run],
         unlisted,
         open: open.map(|n| (n, u64::from(n) * 4 * SECOND_NS)),
+        processes: vec![],
     }
 }
 

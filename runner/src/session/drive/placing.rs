@@ -5,7 +5,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use spillway_ipc::{FileId, MediaCommand, StartCommand, TrackFacts};
+use spillway_ipc::{FileId, MediaCommand, ResumePoint, StartCommand, TrackFacts};
 use spillway_plan::Container;
 use spillway_protocol::Code;
 use tokio::task::JoinError;
@@ -27,7 +27,13 @@ impl Driver<'_> {
     pub(super) async fn begin(&mut self, opened: OpenedOutputs, media: &mut MediaProcess) {
         self.opened(opened);
         // Its timeouts begin now.
-        self.session.restart(Instant::now());
+        self.session.begin(Instant::now());
+        let resume = self.job.earlier.is_some().then(|| self.first_point());
+        self.start_media(resume, media).await;
+    }
+
+    /// The media process begins, or goes on from `resume`.
+    pub(super) async fn start_media(&mut self, resume: Option<ResumePoint>, media: &mut MediaProcess) {
         let (streams, facts) = self.streams.begin();
         facts.into_iter().for_each(|fact| self.reporter.report(fact));
         let start = StartCommand {
@@ -39,6 +45,7 @@ impl Driver<'_> {
             streams,
             clock_ahead_ns: self.job.clock.ahead_of_host_ns(),
             spool: self.segments.folder().or(self.images.folder()).or(self.sheets.folder()).map(Path::to_owned),
+            resume,
         };
         media.send(&MediaCommand::Start(Box::new(start))).await;
     }
@@ -60,7 +67,7 @@ impl Driver<'_> {
     ) -> Result<(), OutputError> {
         let plan = &self.job.plan;
         let FileNumber { file, output, .. } = number;
-        // The codec changed: the recording of this output goes on in a file of another name.
+        // The codec changed, or a media process died: the recording of this output goes on in a file of another name.
         let nth = self.files.count_of(output).saturating_add(1);
         let (Some(asked), Some(outputs)) = (plan.file(output), &mut self.files.outputs) else {
             return Err(OutputError::NotRequested(output));

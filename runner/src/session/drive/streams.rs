@@ -34,6 +34,13 @@ impl Driver<'_> {
         for command in &commands {
             media.send(command).await;
         }
+        if let Some(left) = self.streams.left() {
+            self.job.live_streams.send_if_modified(|known| {
+                let changed = *known != left;
+                *known = left;
+                changed
+            });
+        }
         let reopened = reopened.map(|output| SessionEvent::OutputOpened { output });
         reopened.or_else(|| over.map(|over| SessionEvent::OutputEnded { output: over.output, failure: over.failure }))
     }

@@ -23,8 +23,12 @@ pub(super) struct SessionFile {
     pub(super) output_path: OutputPath,
     pub(super) track: TrackFacts,
     pub(super) target: FileTarget,
-    /// Unix nanoseconds of the end of the file that it follows, of the same output.
-    pub(super) follows_at: Option<i64>,
+    /// The media process that writes it, of those of this recording from 0 on.
+    pub(super) process: u32,
+    /// Another file of the same output is before it.
+    pub(super) follows: bool,
+    /// Unix nanoseconds of its first instant, as far as is known before it is closed; `None`: nothing is recorded.
+    pub(super) began_at: Option<i64>,
     /// The EgressInfo has its name.
     pub(super) reported: bool,
     /// The EgressInfo has so many bytes of it.
@@ -96,7 +100,7 @@ impl SessionFile {
 
     pub(super) fn is_told(&self) -> bool {
         match self.state {
-            FileState::Recording | FileState::Sealed { .. } => self.follows_at.is_none() || self.media_ns > 0,
+            FileState::Recording | FileState::Sealed { .. } => !self.follows || self.media_ns > 0,
             FileState::Uploading(_) | FileState::Stored(_) => true,
             FileState::Failed => false,
         }
@@ -115,15 +119,32 @@ impl SessionFile {
     }
 
     /// Unix nanoseconds of first and last instant; `None`: nothing was recorded.
-    pub(super) fn times(&self, started_at: Option<i64>) -> Option<(i64, i64)> {
+    pub(super) fn times(&self) -> Option<(i64, i64)> {
         let (from, to) = if let FileState::Sealed { started_at, ended_at } = self.state {
             (started_at, ended_at)
         } else {
-            let at = self.follows_at.or(started_at)?;
+            let at = self.began_at?;
             (at, at.saturating_add_unsigned(self.media_ns))
         };
         // The recording ended before the new codec was: the file before it has everything.
-        (self.follows_at.is_none() || to > from).then_some((from, to))
+        (!self.follows || to > from).then_some((from, to))
+    }
+
+    pub(super) fn is_recording(&self) -> bool {
+        matches!(self.state, FileState::Recording)
+    }
+
+    /// Its media process is gone: what it has recorded is all there will be. False: that is less than `min_ns`, and nothing
+    /// of it is to be kept.
+    pub(super) fn interrupted(&mut self, min_ns: u64) -> bool {
+        let Some((started_at, ended_at)) = self.times().filter(|_| self.media_ns >= min_ns.max(1)) else {
+            return false;
+        };
+        self.state = FileState::Sealed { started_at, ended_at };
+        if let Some(upload) = self.upload() {
+            upload.close();
+        }
+        true
     }
 
     /// Unix nanoseconds of its last instant, if it is closed.
@@ -131,16 +152,21 @@ impl SessionFile {
         if let FileState::Sealed { ended_at, .. } = self.state { Some(ended_at) } else { None }
     }
 
-    pub(super) fn disk_look(&self, started_at: Option<i64>) -> DiskLook {
+    pub(super) fn disk_look(&self) -> DiskLook {
         DiskLook {
             claim: if let FileTarget::Disk(claim) = &self.target { Some(claim.clone()) } else { None },
             path: self.output_path.location.clone(),
-            remove: self.times(started_at).is_none(),
+            remove: self.times().is_none(),
         }
     }
 
-    pub(super) fn recording_ended(&mut self, on_disk: Option<u64>, started_at: Option<i64>) {
-        let Some((started_at, ended_at)) = self.times(started_at) else {
+    /// Takes it away from this machine's disk; `None`: it lies in the spool.
+    pub(super) fn removal(&self) -> Option<DiskLook> {
+        matches!(self.target, FileTarget::Disk(_)).then(|| DiskLook { remove: true, ..self.disk_look() })
+    }
+
+    pub(super) fn recording_ended(&mut self, on_disk: Option<u64>) {
+        let Some((started_at, ended_at)) = self.times() else {
             self.state = FileState::Failed;
             return;
         };

@@ -3,6 +3,8 @@
 //! session's task; blocks for no disk and no store except in the calls that are `async`.
 
 mod facts;
+mod interrupted;
+mod resumed;
 
 use std::cell::LazyCell;
 use std::path::{Path, PathBuf};
@@ -48,14 +50,18 @@ pub struct SessionImages {
     checkpoint_writer: CheckpointWriter,
     /// Unix nanoseconds at media time zero.
     started_at: Option<i64>,
+    /// From there to the begin of what the media process records that writes now, nanoseconds; `None`: it has not begun.
+    offset_ns: Option<u64>,
 }
 
 struct ImageOutput {
     job: ImagesJob,
     /// Names in its stores, or on the disk.
     object_names: ObjectNames,
-    /// What came before its names were known; it is passed on then.
+    /// What came before its names or its place in time were known, with the times of the media process; it is passed on then.
     early: Vec<SpooledImage>,
+    /// Behind every image that the media process has named.
+    next_n: u32,
     /// For names, from the first media of the recording or the first image on.
     facts: Option<TrackFacts>,
     /// From the first media of the recording on, also while there is no image.
@@ -102,6 +108,7 @@ impl SessionImages {
             job,
             object_names: ObjectNames::default(),
             early: vec![],
+            next_n: 0,
             facts: None,
             names: None,
             upload: None,
@@ -112,7 +119,7 @@ impl SessionImages {
             result: None,
         };
         let outputs = jobs.into_iter().map(output).collect();
-        Self { outputs, folder, settings, checkpoint_writer, started_at: None }
+        Self { outputs, folder, settings, checkpoint_writer, started_at: None, offset_ns: None }
     }
 
     /// Of a recording without images, or whose outputs are not opened yet.
@@ -145,7 +152,8 @@ impl SessionImages {
     ) -> bool {
         match media_event {
             MediaEvent::Started { at, facts } => {
-                self.started_at = self.started_at.or(Some(*at));
+                let first = *self.started_at.get_or_insert(*at);
+                self.offset_ns = Some(u64::try_from(at.saturating_sub(first)).unwrap_or_default());
                 // An output that has failed without an image gets no names.
                 for output in self.outputs.iter_mut().filter(|output| !output.failed) {
                     output.facts = output.facts.take().or_else(|| facts.clone());
@@ -159,13 +167,15 @@ impl SessionImages {
                 false
             }
             MediaEvent::Image { output, n, at_ns, bytes, facts } => {
+                let offset_ns = self.offset_ns;
                 let Some(known) = self.find(*output) else { return false };
+                known.next_n = known.next_n.max(n.saturating_add(1));
                 let image = SpooledImage { n: *n, at_ns: *at_ns, bytes: *bytes };
-                if let Some(upload) = &known.upload {
-                    upload.captured(image);
+                known.facts = known.facts.take().or_else(|| Some(facts.clone().unwrap_or_default()));
+                if let (Some(upload), Some(offset_ns)) = (&known.upload, offset_ns) {
+                    upload.captured(image.later_by(offset_ns));
                     return false;
                 }
-                known.facts = known.facts.take().or_else(|| Some(facts.clone().unwrap_or_default()));
                 known.early.push(image);
                 self.begin_known(plan, now)
             }
@@ -186,13 +196,17 @@ impl SessionImages {
     /// Names outputs of which everything is known now, and starts the uploads of those that have an image. True: an output
     /// has got its names.
     fn begin_known(&mut self, plan: &EgressPlan, now: impl FnOnce() -> NaiveDateTime) -> bool {
-        let Some(started_at) = self.started_at else { return false };
+        let Some((started_at, offset_ns)) = self.started_at.zip(self.offset_ns) else { return false };
         // One time for all of them.
         let now = LazyCell::new(now);
         let mut named = false;
         for (index, output) in self.outputs.iter_mut().enumerate() {
             named |= output.take_names(plan, || *now);
-            let (Some(names), None, false) = (&output.names, &output.upload, output.early.is_empty()) else { continue };
+            let (Some(names), false) = (&output.names, output.early.is_empty()) else { continue };
+            if let Some(upload) = &output.upload {
+                output.early.drain(..).for_each(|early| upload.captured(early.later_by(offset_ns)));
+                continue;
+            }
             let machine = ImagesMachine::new(ImagesPlan {
                 output: output.job.output,
                 index,
@@ -208,7 +222,7 @@ impl SessionImages {
                 checkpoint_writer: self.checkpoint_writer.clone(),
                 spool_cap: output.job.spool_cap,
             });
-            output.early.drain(..).for_each(|early| upload.captured(early));
+            output.early.drain(..).for_each(|early| upload.captured(early.later_by(offset_ns)));
             output.upload = Some(upload);
         }
         named

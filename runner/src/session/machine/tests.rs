@@ -1,6 +1,7 @@
 use super::*;
 use proptest::prelude::*;
-use spillway_plan::{Output, StreamProtocol, StreamsOutput};
+use spillway_ipc::MediaEndReason;
+use spillway_plan::{EgressPlan, Output, StreamProtocol, StreamsOutput};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -12,6 +13,8 @@ fn rules() -> SessionRules {
         start_timeout: Some(40 * SECOND),
         hang_after: 10 * SECOND,
         drain_timeout: 30 * SECOND,
+        max_restarts: 0,
+        hand_over: false,
     }
 }
 
@@ -196,6 +199,237 @@ fn a_dead_media_process_is_a_failure_with_its_reason() {
             })
         ]
     );
+}
+
+fn exited() -> SessionEvent {
+    SessionEvent::MediaExited("it died".to_owned())
+}
+
+/// Whose media process is started again up to three times.
+fn resilient(mut session: Session) -> Session {
+    session.rules.max_restarts = 3;
+    session
+}
+
+#[test]
+fn a_media_process_is_started_again_and_a_crash_loop_is_the_end() {
+    let now = Instant::now();
+    for recorded in [false, true] {
+        let mut session = resilient(if recorded { recording(now) } else { joining(1, now) });
+        for second in 1..=3 {
+            let effects = session.on(exited(), now + second * SECOND);
+            assert_eq!(effects, [SessionEffect::RestartMedia("it died".to_owned())]);
+            assert_eq!(session.on(SessionEvent::Tick, now + second * SECOND), []);
+        }
+        let effects = session.on(exited(), now + 4 * SECOND);
+        let failed = Outcome::Failed { code: Code::Internal, message: "it died".to_owned() };
+        assert_eq!(outcome(&effects), Some(&failed));
+    }
+    // What was an hour ago is forgotten.
+    let mut session = resilient(recording(now));
+    session.rules.max_duration = None;
+    for hours in 0..9 {
+        let effects = session.on(exited(), now + hours * 1300 * SECOND);
+        assert_eq!(effects, [SessionEffect::RestartMedia("it died".to_owned())], "{hours}");
+    }
+}
+
+#[test]
+fn silence_has_the_media_process_started_again_too() {
+    let now = Instant::now();
+    let mut session = resilient(recording(now));
+    let effects: Vec<_> = (1..=9).flat_map(|second| session.on(SessionEvent::Tick, now + second * SECOND)).collect();
+    assert_eq!(effects, []);
+    let message = "media process said nothing for 10 s and was ended".to_owned();
+    let effects = session.on(SessionEvent::Tick, now + 10 * SECOND);
+    assert_eq!(effects, [SessionEffect::RestartMedia(message.clone())]);
+    // Its own silence counts from then on; where none can be started that is the end.
+    assert_eq!(session.on(SessionEvent::Tick, now + 11 * SECOND), []);
+    let effects = session.not_restarted(message.clone());
+    assert_eq!(outcome(&effects), Some(&Outcome::Failed { code: Code::Internal, message }));
+    assert_eq!(session.not_restarted("again".to_owned()), []);
+}
+
+#[test]
+fn a_death_while_files_are_finished_is_the_end() {
+    let now = Instant::now();
+    let mut session = resilient(recording(now));
+    session.on(SessionEvent::StopAsked(StopSource::Api), now);
+    assert!(matches!(outcome(&session.on(exited(), now)), Some(Outcome::Failed { .. })));
+}
+
+#[test]
+fn a_recording_that_goes_on_is_active_once_and_complete_in_the_end() {
+    let now = Instant::now();
+    let mut session = resilient(recording(now));
+    session.on(exited(), now);
+    assert_eq!(session.on(started(), now), [], "it was active before");
+    session.on(SessionEvent::StopAsked(StopSource::Api), now);
+    assert_eq!(session.on(ended(MediaEndReason::Stopped), now), [SessionEffect::Finish(Outcome::Complete)]);
+}
+
+/// What is recorded may end while no media process is there to see it.
+#[test]
+fn a_source_that_is_gone_when_the_next_process_looks_for_it_is_an_ordinary_end() {
+    let now = Instant::now();
+    let not_found =
+        || ended(MediaEndReason::Failed { code: "not_found".to_owned(), message: "ann not found".to_owned() });
+    let closed = SessionEffect::Report(Fact::Ending(EgressEndReason::SourceClosed));
+    let mut session = resilient(recording(now));
+    session.on(exited(), now);
+    let complete = SessionEffect::Finish(Outcome::Complete);
+    assert_eq!(session.on(not_found(), now), [closed.clone(), noted("ann not found"), complete]);
+
+    let mut session = resilient(recording(now));
+    session.on(exited(), now);
+    let effects = session.on(SessionEvent::WrongRoom, now);
+    let complete = SessionEffect::Finish(Outcome::Complete);
+    assert_eq!(effects, [noted(OTHER_ROOM), SessionEffect::StopMedia, closed, complete]);
+
+    // Once it records again, and from the beginning, it is an error.
+    for mut session in [recording(now), joining(1, now)].map(resilient) {
+        session.on(exited(), now);
+        session.on(started(), now);
+        assert!(matches!(outcome(&session.on(not_found(), now)), Some(Outcome::Failed { .. })));
+    }
+}
+
+#[test]
+fn a_stop_while_nobody_records_has_nothing_to_wait_for() {
+    let now = Instant::now();
+    let mut session = resilient(recording(now));
+    session.on(exited(), now);
+    let asked = SessionEffect::Report(Fact::Ending(EgressEndReason::StopAsked));
+    let complete = SessionEffect::Finish(Outcome::Complete);
+    assert_eq!(session.on(SessionEvent::StopAsked(StopSource::Api), now), [SessionEffect::StopMedia, asked, complete]);
+}
+
+/// The task before it has recorded 50 s of 60, 600 kB of a file and 1.5 MB of segments.
+#[test]
+fn limits_count_what_other_tasks_have_recorded_too() {
+    let now = Instant::now();
+    let resumed = || {
+        let mut session = joining(2, now);
+        session.go_on(50 * SECOND, &[(0, 0, 600_000)], &[(1, 1_500_000)]);
+        session.begin(now);
+        assert_eq!(session.on(started(), now), [], "it is active already");
+        session
+    };
+    let mut session = resumed();
+    let (effects, second) = live(&mut session, now, 30).unwrap();
+    assert_eq!((effects[0].clone(), second), (SessionEffect::StopMedia, 10));
+    assert_eq!(session.on(ended(MediaEndReason::Stopped), now), [SessionEffect::Finish(Outcome::LimitReached)]);
+
+    let (container, facts) = (spillway_plan::Container::Mp4, spillway_ipc::TrackFacts::default());
+    let opening = SessionEvent::Media(MediaEvent::Opening { file: 2, output: Some(0), container, facts });
+    let wrote = |end| SessionEvent::Media(MediaEvent::Wrote { file: 2, end, sealed_to: 0, media_ns: 1 });
+    let mut session = resumed();
+    session.on(opening, now);
+    assert_eq!(session.on(wrote(399_999), now), []);
+    assert_eq!(session.on(wrote(400_000), now)[0], SessionEffect::StopMedia);
+
+    let segment = |bytes| MediaEvent::Segment { output: 1, n: 9, at_ns: 0, length_ns: 1, bytes, gap: false };
+    let mut session = resumed();
+    assert_eq!(session.on(SessionEvent::Media(segment(499_999)), now), []);
+    assert_eq!(session.on(SessionEvent::Media(segment(1)), now)[0], SessionEffect::StopMedia);
+}
+
+/// A task that may hand its recording over to another one.
+fn leaving(mut session: Session) -> Session {
+    session.rules.hand_over = true;
+    session
+}
+
+fn told_to_leave() -> SessionEvent {
+    SessionEvent::StopAsked(StopSource::Host)
+}
+
+fn handed_over(effects: &[SessionEffect]) -> bool {
+    effects.iter().any(|effect| matches!(effect, SessionEffect::HandOver(why) if why.contains("the platform")))
+}
+
+#[test]
+fn a_task_that_is_told_to_leave_closes_its_files_and_hands_over() {
+    let now = Instant::now();
+    let mut session = leaving(recording(now));
+    assert_eq!(session.on(told_to_leave(), now), [SessionEffect::StopMedia], "the egress does not end");
+    assert_eq!(session.on(told_to_leave(), now), []);
+    assert!(handed_over(&session.on(ended(MediaEndReason::Stopped), now)) && session.is_over());
+    // Whatever becomes of the media process.
+    for event in [exited(), ended(MediaEndReason::Full { message: "full".to_owned() })] {
+        let mut session = leaving(recording(now));
+        session.on(told_to_leave(), now);
+        assert!(handed_over(&session.on(event, now)));
+    }
+    let mut session = leaving(recording(now));
+    session.on(told_to_leave(), now);
+    assert!((0..40).any(|second| handed_over(&session.on(SessionEvent::Tick, now + second * SECOND))));
+    // There is nothing to close.
+    assert!(handed_over(&leaving(joining(1, now)).on(told_to_leave(), now)));
+    let mut session = leaving(resilient(recording(now)));
+    session.on(exited(), now);
+    assert!(handed_over(&session.on(told_to_leave(), now)));
+}
+
+#[test]
+fn an_egress_that_ends_while_its_task_leaves_ends_with_it() {
+    let now = Instant::now();
+    let complete = SessionEffect::Finish(Outcome::Complete);
+    let mut session = leaving(recording(now));
+    session.on(told_to_leave(), now);
+    let asked = SessionEffect::Report(Fact::Ending(EgressEndReason::StopAsked));
+    assert_eq!(session.on(SessionEvent::StopAsked(StopSource::Api), now), [asked]);
+    assert_eq!(session.on(ended(MediaEndReason::Stopped), now), [complete.clone()]);
+
+    let mut session = leaving(recording(now));
+    session.on(told_to_leave(), now);
+    let closed = SessionEffect::Report(Fact::Ending(EgressEndReason::SourceClosed));
+    let gone = ended(MediaEndReason::SourceClosed { message: "room closed".to_owned() });
+    assert_eq!(session.on(gone, now), [closed, complete]);
+}
+
+#[test]
+fn without_another_task_an_egress_is_aborted_with_the_reason() {
+    let now = Instant::now();
+    let aborted = |effects: &[SessionEffect]| {
+        let message = "the platform stopped the recording task".to_owned();
+        outcome(effects) == Some(&Outcome::Aborted { message })
+    };
+    let mut session = recording(now);
+    let killed = SessionEffect::Report(Fact::Ending(EgressEndReason::Killed));
+    assert_eq!(session.on(told_to_leave(), now), [SessionEffect::StopMedia, killed]);
+    assert!(aborted(&session.on(ended(MediaEndReason::Stopped), now)));
+    assert!(aborted(&joining(1, now).on(told_to_leave(), now)));
+    // A failure says more.
+    let mut session = recording(now);
+    session.on(told_to_leave(), now);
+    assert!(matches!(outcome(&session.on(exited(), now)), Some(Outcome::Failed { .. })));
+}
+
+#[test]
+fn the_size_limit_counts_all_files_of_an_output() {
+    let now = Instant::now();
+    let mut session = resilient(recording_to(2, now));
+    let opening = |file, output| {
+        let (container, facts) = (spillway_plan::Container::Mp4, spillway_ipc::TrackFacts::default());
+        SessionEvent::Media(MediaEvent::Opening { file, output: Some(output), container, facts })
+    };
+    let wrote = |file, end| SessionEvent::Media(MediaEvent::Wrote { file, end, sealed_to: 0, media_ns: 1 });
+    for event in [opening(0, 0), opening(1, 1), wrote(0, 600_000), wrote(1, 900_000), exited(), opening(2, 0)] {
+        assert!(!session.on(event, now).contains(&SessionEffect::StopMedia));
+    }
+    assert_eq!(session.on(wrote(2, 399_999), now), []);
+    assert_eq!(session.on(wrote(2, 400_000), now)[0], SessionEffect::StopMedia);
+}
+
+#[test]
+fn outputs_that_have_ended_are_not_begun_again() {
+    let now = Instant::now();
+    let mut session = with_streams(now);
+    session.outputs.open.insert(2);
+    session.on(failed(0, "no space"), now);
+    session.on(failed(1, "refused"), now);
+    assert_eq!(session.ended_outputs(3), [0].into(), "a stream may be added");
 }
 
 fn failed(output: u32, message: &str) -> SessionEvent {
@@ -393,6 +627,7 @@ fn any_event() -> impl Strategy<Value = SessionEvent> {
     prop_oneof![
         Just(SessionEvent::StopAsked(StopSource::Api)),
         Just(SessionEvent::StopAsked(StopSource::Signal)),
+        Just(SessionEvent::StopAsked(StopSource::Host)),
         text().prop_map(SessionEvent::MediaExited),
         Just(SessionEvent::WrongRoom),
         text().prop_map(SessionEvent::CannotWrite),
@@ -427,16 +662,18 @@ proptest! {
     #[test]
     fn whatever_events_arrive_in_whatever_order_a_session_exits_at_most_once(
         events in prop::collection::vec((any_event(), 0u64..20_000), 0..80),
+        hand_over in any::<bool>(),
     ) {
         let mut now = Instant::now();
-        let mut session = joining(3, now);
+        let mut session = resilient(joining(3, now));
+        session.rules.hand_over = hand_over;
         let (mut finished, mut ending, mut active) = (0, 0, 0);
         for (event, later) in events {
             now += Duration::from_millis(later);
             for effect in session.on(event, now) {
                 prop_assert_eq!(finished, 0, "{:?} after the end", effect);
                 match effect {
-                    SessionEffect::Finish(_) | SessionEffect::Leave => finished += 1,
+                    SessionEffect::Finish(_) | SessionEffect::Leave | SessionEffect::HandOver(_) => finished += 1,
                     SessionEffect::Report(Fact::Ending(_)) => ending += 1,
                     SessionEffect::Report(Fact::Active { .. }) => active += 1,
                     _ => {}
@@ -453,7 +690,7 @@ proptest! {
     ) {
         let mut now = Instant::now();
         let mut session = joining(3, now);
-        session.rules = SessionRules { max_duration: None, start_timeout: None, ..rules() };
+        session.rules = SessionRules { max_duration: None, start_timeout: None, max_restarts: 3, ..rules() };
         for (event, later) in events {
             now += Duration::from_millis(later);
             session.on(event, now);

@@ -3,7 +3,9 @@
 //! no disk and no store except in the calls that are `async`.
 
 mod facts;
+mod interrupted;
 mod naming;
+mod resumed;
 
 use std::cell::LazyCell;
 use std::path::{Path, PathBuf};
@@ -14,6 +16,7 @@ use spillway_ipc::{MediaEvent, Quality, TrackFacts};
 use spillway_plan::EgressPlan;
 use spillway_plan::manifest;
 use spillway_plan::segment_name::{SegmentFormat, SegmentNames, SegmentNaming};
+use spillway_process::LocalRoot;
 use tokio::task::spawn_blocking;
 
 use crate::report::FilesProgress;
@@ -52,6 +55,8 @@ pub struct SessionSegments {
     checkpoint_writer: CheckpointWriter,
     /// Unix nanoseconds at media time zero.
     started_at: Option<i64>,
+    /// From there to the begin of what the media process records that writes now, nanoseconds; `None`: it has not begun.
+    offset_ns: Option<u64>,
 }
 
 struct SegmentedOutput {
@@ -60,8 +65,12 @@ struct SegmentedOutput {
     object_names: ObjectNames,
     /// Its names on this machine's disk, which are held until it is finished.
     claimed: Option<(SegmentNames, Vec<Claim>)>,
-    /// What came before its names were known; it is passed on then.
+    /// The same, held by the task before this one.
+    held: Option<HeldNames>,
+    /// What came before its names or its place in time were known; it is passed on then.
     early: Vec<MediaEvent>,
+    /// Behind every segment that the media process has named.
+    next_n: u32,
     /// For names, from the first media of the recording or the first segment on.
     facts: Option<TrackFacts>,
     /// From the first media of the recording on, also while there is no segment.
@@ -76,6 +85,14 @@ struct SegmentedOutput {
     /// As they were reported last.
     reported: SegmentTotals,
     result: Option<SegmentsResult>,
+}
+
+/// Names on this machine's disk that a dead task has held.
+#[derive(Clone, Debug)]
+struct HeldNames {
+    names: SegmentNames,
+    root: LocalRoot,
+    holder: String,
 }
 
 /// What the outputs of a recording have in the spool.
@@ -108,7 +125,9 @@ impl SessionSegments {
             job,
             object_names: ObjectNames::default(),
             claimed: None,
+            held: None,
             early: vec![],
+            next_n: 0,
             facts: None,
             names: None,
             upload: None,
@@ -119,7 +138,7 @@ impl SessionSegments {
             result: None,
         };
         let outputs = jobs.into_iter().map(output).collect();
-        Self { outputs, folder, settings, checkpoint_writer, started_at: None }
+        Self { outputs, folder, settings, checkpoint_writer, started_at: None, offset_ns: None }
     }
 
     /// Of a recording without HLS outputs, or whose outputs are not opened yet.
@@ -140,9 +159,10 @@ impl SessionSegments {
         plan: &EgressPlan,
         now: impl FnOnce() -> NaiveDateTime,
     ) -> bool {
-        let output = match media_event {
+        let (output, n) = match media_event {
             MediaEvent::Started { at, facts } => {
-                self.started_at = self.started_at.or(Some(*at));
+                let first = *self.started_at.get_or_insert(*at);
+                self.offset_ns = Some(u64::try_from(at.saturating_sub(first)).unwrap_or_default());
                 // An output that has failed without a segment gets no names.
                 for output in self.outputs.iter_mut().filter(|output| !output.failed) {
                     output.facts = output.facts.take().or_else(|| facts.clone());
@@ -155,9 +175,9 @@ impl SessionSegments {
                 }
                 return false;
             }
-            MediaEvent::SegmentOpen { output, .. }
-            | MediaEvent::SegmentWrote { output, .. }
-            | MediaEvent::Segment { output, .. } => *output,
+            MediaEvent::SegmentOpen { output, n, .. }
+            | MediaEvent::SegmentWrote { output, n, .. }
+            | MediaEvent::Segment { output, n, .. } => (*output, *n),
             MediaEvent::SegmentsEnded { output, quality } => {
                 if let Some(known) = self.outputs.iter_mut().find(|known| known.job.output == *output) {
                     known.quality = Some(quality.clone());
@@ -167,12 +187,13 @@ impl SessionSegments {
             _ => return false,
         };
         let Some(known) = self.outputs.iter_mut().find(|known| known.job.output == output) else { return false };
-        if let Some(upload) = &known.upload {
-            pass_on(upload, media_event);
-            return false;
-        }
+        known.next_n = known.next_n.max(n.saturating_add(1));
         if let MediaEvent::SegmentOpen { facts, .. } = media_event {
             known.facts = known.facts.take().or_else(|| Some(facts.clone().unwrap_or_default()));
+        }
+        if let (Some(upload), Some(offset_ns)) = (&known.upload, self.offset_ns) {
+            pass_on(upload, media_event, offset_ns);
+            return false;
         }
         known.early.push(media_event.clone());
         self.begin_known(plan, now)
@@ -181,13 +202,17 @@ impl SessionSegments {
     /// Names outputs of which everything is known now, and starts the uploads of those that have a segment. True: an output
     /// has got its names.
     fn begin_known(&mut self, plan: &EgressPlan, now: impl FnOnce() -> NaiveDateTime) -> bool {
-        let Some(started_at) = self.started_at else { return false };
+        let Some((started_at, offset_ns)) = self.started_at.zip(self.offset_ns) else { return false };
         // One time for all of them.
         let now = LazyCell::new(now);
         let mut named = false;
         for output in &mut self.outputs {
             named |= output.take_names(plan, || *now);
-            let (Some(names), None, false) = (&output.names, &output.upload, output.early.is_empty()) else { continue };
+            let (Some(names), false) = (&output.names, output.early.is_empty()) else { continue };
+            if let Some(upload) = &output.upload {
+                output.early.drain(..).for_each(|early| pass_on(upload, &early, offset_ns));
+                continue;
+            }
             let machine = SegmentsMachine::new(SegmentsPlan {
                 output: output.job.output,
                 names: names.clone(),
@@ -202,7 +227,7 @@ impl SessionSegments {
                 checkpoint_writer: self.checkpoint_writer.clone(),
                 spool_cap: output.job.spool_cap,
             });
-            output.early.drain(..).for_each(|early| pass_on(&upload, &early));
+            output.early.drain(..).for_each(|early| pass_on(&upload, &early, offset_ns));
             output.upload = Some(upload);
         }
         named
@@ -259,6 +284,7 @@ impl SessionSegments {
         for (output, result) in self.outputs.iter_mut().zip(results) {
             output.result = result;
         }
+        self.release_names().await;
         self.spooled_of(|output| output.upload.is_none()).remove().await;
     }
 
@@ -351,13 +377,15 @@ impl SegmentedOutput {
     }
 }
 
-fn pass_on(upload: &SegmentsUpload, media_event: &MediaEvent) {
+/// `offset_ns`: where the times of the media process begin in those of the recording.
+fn pass_on(upload: &SegmentsUpload, media_event: &MediaEvent, offset_ns: u64) {
     match media_event {
-        MediaEvent::SegmentOpen { n, at_ns, .. } => upload.opened(*n, *at_ns),
+        MediaEvent::SegmentOpen { n, at_ns, .. } => upload.opened(*n, at_ns.saturating_add(offset_ns)),
         MediaEvent::SegmentWrote { n, bytes, .. } => upload.wrote(*n, *bytes),
         MediaEvent::Segment { n, gap: true, .. } => upload.lost(*n),
         MediaEvent::Segment { n, at_ns, length_ns, bytes, .. } => {
-            upload.closed(SpooledSegment { n: *n, at_ns: *at_ns, length_ns: *length_ns, bytes: *bytes });
+            let at_ns = at_ns.saturating_add(offset_ns);
+            upload.closed(SpooledSegment { n: *n, at_ns, length_ns: *length_ns, bytes: *bytes });
         }
         _ => {}
     }

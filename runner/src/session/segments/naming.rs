@@ -26,6 +26,9 @@ impl SessionSegments {
     ) -> Result<(), OutputError> {
         for output in &mut self.outputs {
             output.object_names = object_names(output.job.output);
+            if output.is_resumed() {
+                continue;
+            }
             let naming = &output.job.naming;
             let known = results::known(plan, |plan, track| results::segment_names(plan, naming, track, now));
             let (Some(root), Some(names)) = (output.job.place.root().cloned(), known) else { continue };

@@ -44,6 +44,20 @@ impl ImagesUpload {
         let _ = self.commands.send(ImagesCommand::Captured(image));
     }
 
+    /// The media process is gone, and another one goes on with image `next_n`. Never waits.
+    pub fn interrupted(&self, next_n: u32) {
+        let _ = self.commands.send(ImagesCommand::Interrupted { next_n });
+    }
+
+    /// Nothing writes to the spool any more, and another task goes on: waits until everything there is stored.
+    pub async fn rest(&self) {
+        let (done, rests) = oneshot::channel();
+        if self.commands.send(ImagesCommand::Rest(done)).is_ok() {
+            // Without its task nothing more is stored.
+            let _ = rests.await;
+        }
+    }
+
     /// How far it is.
     pub fn status(&self) -> ImagesStatus {
         self.status.borrow().clone()

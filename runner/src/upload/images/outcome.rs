@@ -45,7 +45,16 @@ pub struct ImagesResult {
 #[derive(Debug)]
 pub(super) enum ImagesCommand {
     Captured(SpooledImage),
+    Interrupted {
+        next_n: u32,
+    },
+    /// Nothing writes any more: answered when everything is stored.
+    Rest(oneshot::Sender<()>),
     Finish(oneshot::Sender<ImagesResult>),
-    PutBeside { name: String, content: Bytes, done: oneshot::Sender<Result<String, String>> },
+    PutBeside {
+        name: String,
+        content: Bytes,
+        done: oneshot::Sender<Result<String, String>>,
+    },
     Drop(oneshot::Sender<()>),
 }

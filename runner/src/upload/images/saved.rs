@@ -17,6 +17,13 @@ pub struct SpooledImage {
     pub bytes: u64,
 }
 
+impl SpooledImage {
+    /// Of a media process that began so much later than the recording, in the times of the recording.
+    pub fn later_by(self, offset_ns: u64) -> Self {
+        Self { at_ns: self.at_ns.saturating_add(offset_ns), ..self }
+    }
+}
+
 /// Sums of an output.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ImageTotals {

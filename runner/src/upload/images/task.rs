@@ -42,6 +42,7 @@ struct ImagesUploaderState {
     /// Why images are lost.
     losses: LossReasons,
     finish: Option<oneshot::Sender<ImagesResult>>,
+    rest: Option<oneshot::Sender<()>>,
     /// Something of the checkpoint has changed.
     changed: bool,
 }
@@ -58,6 +59,11 @@ impl ImagesUploader {
             self.send_what_is_due();
             self.keep_within_cap(&mut state);
             self.publish(&mut state, &status);
+            if self.machine.is_complete()
+                && let Some(done) = state.rest.take()
+            {
+                let _ = done.send(());
+            }
             let given_up = self.objects.files_given_up().is_some() && self.objects.is_drained();
             if state.finish.is_some() && (self.machine.is_complete() || given_up) {
                 self.answer(state).await;
@@ -96,17 +102,32 @@ impl ImagesUploader {
                 self.machine.captured(image);
                 state.changed = true;
             }
+            ImagesCommand::Interrupted { next_n } => {
+                self.take_leftover(next_n).await;
+                state.changed = true;
+            }
+            ImagesCommand::Rest(done) => {
+                self.take_leftover(u32::MAX).await;
+                (state.rest, state.changed) = (Some(done), true);
+            }
             ImagesCommand::Finish(done) => {
-                let plan = self.machine.plan();
-                let (folder, output, codec) = (plan.folder.clone(), plan.output, plan.names.codec);
-                let left = spawn_blocking(move || spooled_images(&folder, output, codec)).await;
-                left.unwrap_or_default().into_iter().for_each(|(n, bytes)| self.machine.left_behind(n, bytes));
+                self.take_leftover(u32::MAX).await;
                 self.objects.close();
                 state.finish = Some(done);
                 state.changed = true;
             }
             // The one comes after the end only, the other ends the task.
             ImagesCommand::PutBeside { .. } | ImagesCommand::Drop(_) => {}
+        }
+    }
+
+    /// Images before number `below` of which the media process has said nothing.
+    async fn take_leftover(&mut self, below: u32) {
+        let plan = self.machine.plan();
+        let (folder, output, codec) = (plan.folder.clone(), plan.output, plan.names.codec);
+        let left = spawn_blocking(move || spooled_images(&folder, output, codec)).await.unwrap_or_default();
+        for (n, bytes) in left.into_iter().filter(|(n, _)| *n < below) {
+            self.machine.left_behind(n, bytes);
         }
     }
 
@@ -241,14 +262,23 @@ fn spooled_images(folder: &Path, output: u32, codec: ImageCodec) -> Vec<(u32, u6
 
 /// Removes the images of an output from a folder, and the folder if it is empty then. Blocks for the disk.
 pub(crate) fn remove_images(folder: &Path, output: u32, codec: ImageCodec) {
-    if folder.as_os_str().is_empty() {
-        return;
+    if !folder.as_os_str().is_empty() {
+        clear_images(folder, output, codec);
+        let _ = fs::remove_dir(folder);
     }
+}
+
+/// The same, and the folder stays: another media process writes there.
+pub(crate) fn clear_images(folder: &Path, output: u32, codec: ImageCodec) {
     for (n, _) in spooled_images(folder, output, codec) {
         let _ = fs::remove_file(folder.join(image_file::name(output, n, codec)));
     }
     let _ = fs::remove_file(folder.join(image_file::unfinished_name(output)));
-    let _ = fs::remove_dir(folder);
+}
+
+/// Behind the last image of an output in a folder; 0: there is none. Blocks for the disk.
+pub(crate) fn next_number(folder: &Path, output: u32, codec: ImageCodec) -> u32 {
+    spooled_images(folder, output, codec).last().map_or(0, |(last, _)| last.saturating_add(1))
 }
 
 #[cfg(test)]

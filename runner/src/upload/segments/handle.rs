@@ -59,6 +59,21 @@ impl SegmentsUpload {
         let _ = self.commands.send(SegmentsCommand::Lost(n));
     }
 
+    /// The media process is gone, and another one goes on with segment `next_n`. Never waits.
+    pub fn interrupted(&self, next_n: u32) {
+        let _ = self.commands.send(SegmentsCommand::Interrupted { next_n });
+    }
+
+    /// Nothing writes to the spool any more, and another task goes on: waits until everything there is stored. The playlists
+    /// get no end.
+    pub async fn rest(&self) {
+        let (done, rests) = oneshot::channel();
+        if self.commands.send(SegmentsCommand::Rest(done)).is_ok() {
+            // Without its task nothing more is stored.
+            let _ = rests.await;
+        }
+    }
+
     /// How far it is.
     pub fn status(&self) -> SegmentsStatus {
         self.status.borrow().clone()

@@ -27,6 +27,11 @@ pub fn numbers(folder: &Path, output: u32, format: SegmentFormat) -> Vec<u32> {
     numbers
 }
 
+/// Behind the last segment file of an output; 0: there is none.
+pub fn next_number(folder: &Path, output: u32, format: SegmentFormat) -> u32 {
+    numbers(folder, output, format).last().map_or(0, |last| last.saturating_add(1))
+}
+
 /// When a segment file of an output was last written to; `None`: there is none.
 pub fn last_write(folder: &Path, output: u32, format: SegmentFormat) -> Option<SystemTime> {
     let written = |n| fs::metadata(folder.join(segment_file::name(output, n, format))).ok()?.modified().ok();
@@ -55,14 +60,18 @@ fn cut_ts(path: &Path) -> io::Result<Option<(u64, Duration)>> {
 
 /// Removes the segments of an output from a folder, and the folder if it is empty then. Blocks for the disk.
 pub fn remove_segments(folder: &Path, output: u32, format: SegmentFormat) {
-    if folder.as_os_str().is_empty() {
-        return;
+    if !folder.as_os_str().is_empty() {
+        clear_segments(folder, output, format);
+        let _ = fs::remove_dir(folder);
     }
+}
+
+/// The same, and the folder stays: another media process writes there.
+pub fn clear_segments(folder: &Path, output: u32, format: SegmentFormat) {
     for n in numbers(folder, output, format) {
         let _ = fs::remove_file(folder.join(segment_file::name(output, n, format)));
     }
     let _ = fs::remove_file(folder.join(segment_file::init_name(output)));
-    let _ = fs::remove_dir(folder);
 }
 
 #[cfg(test)]
@@ -80,6 +89,8 @@ mod tests {
         assert!(written.elapsed().unwrap() < Duration::from_secs(60));
         assert_eq!(last_write(folder.path(), 2, SegmentFormat::MpegTs), None);
         assert!(numbers(&folder.path().join("none"), 0, SegmentFormat::MpegTs).is_empty());
+        let next = [0, 1, 2].map(|output| next_number(folder.path(), output, SegmentFormat::MpegTs));
+        assert_eq!(next, [11, 4, 0]);
         let left = cut(folder.path(), 0, SegmentFormat::MpegTs, &[9, 12]);
         assert_eq!(left, [9, 12].map(|n| LeftSegment { n, kept: None }), "no picture, and no file");
     }

@@ -81,6 +81,10 @@ pub struct SegmentsMachine {
     pending: BTreeMap<u32, SpooledSegment>,
     /// Behind every segment of which anything is known.
     next_n: u32,
+    /// Number of the first segment of each media process but the first one: nothing continues across it.
+    processes: Vec<u32>,
+    /// That of the segment listed last, as an index into the media processes.
+    listed_process: usize,
     /// Where the last whole segment ends, nanoseconds of media.
     end_ns: u64,
     on_backup: bool,
@@ -114,6 +118,8 @@ impl SegmentsMachine {
             open_bytes: 0,
             pending: BTreeMap::new(),
             next_n: 0,
+            processes: vec![],
+            listed_process: 0,
             end_ns: 0,
             on_backup: false,
             ended: false,
@@ -174,6 +180,14 @@ impl SegmentsMachine {
         self.resolve(n, SegmentOutcome::Lost);
     }
 
+    /// The media process is gone, and everything that it has left was closed or lost; another one goes on with segment
+    /// `next_n`, with times of its own.
+    pub fn interrupted(&mut self, next_n: u32) {
+        if self.processes.last() != Some(&next_n) {
+            self.processes.push(next_n);
+        }
+    }
+
     /// Nothing more is recorded: when every segment is stored or lost the playlists get their end.
     pub fn end(&mut self) {
         self.ended = true;
@@ -231,6 +245,11 @@ impl SegmentsMachine {
         &self.plan
     }
 
+    /// The media process that wrote segment `n`, of those of this recording from 0 on.
+    fn process_of(&self, n: u32) -> usize {
+        self.processes.partition_point(|first| *first <= n)
+    }
+
     fn name(&self, n: u32, at_ns: u64) -> String {
         self.plan.names.segment(n, clock::local_of_ms(unix_ms(self.plan.started_at, at_ns)))
     }
@@ -259,7 +278,7 @@ impl SegmentsMachine {
 
     fn resolve(&mut self, n: u32, outcome: SegmentOutcome) {
         for listed in self.sequencer.resolved(n, outcome) {
-            self.list(&listed);
+            self.list(listed);
         }
         self.close_if_resolved();
     }
@@ -269,7 +288,7 @@ impl SegmentsMachine {
             return;
         }
         for listed in self.sequencer.close() {
-            self.list(&listed);
+            self.list(listed);
         }
         self.closed = true;
         self.event.end();
@@ -278,9 +297,12 @@ impl SegmentsMachine {
         }
     }
 
-    fn list(&mut self, listed: &ListedSegment) {
-        self.runs.push(listed);
-        self.playlist.push(&self.entry(listed));
+    fn list(&mut self, mut listed: ListedSegment) {
+        let process = self.process_of(listed.index);
+        listed.discontinuity |= process != self.listed_process;
+        self.listed_process = process;
+        self.runs.push(&listed);
+        self.playlist.push(&self.entry(&listed));
         self.event.listed(listed.segment.bytes);
         if let Some(live) = &mut self.live {
             live.listed(listed.segment.bytes);

@@ -51,11 +51,26 @@ pub struct SegmentsResult {
 /// What the handle of the upload asks of its task.
 #[derive(Debug)]
 pub(super) enum SegmentsCommand {
-    Opened { n: u32, at_ns: u64 },
-    Wrote { n: u32, bytes: u64 },
+    Opened {
+        n: u32,
+        at_ns: u64,
+    },
+    Wrote {
+        n: u32,
+        bytes: u64,
+    },
     Closed(SpooledSegment),
     Lost(u32),
+    Interrupted {
+        next_n: u32,
+    },
+    /// Nothing writes any more: answered when everything whole is stored.
+    Rest(oneshot::Sender<()>),
     Finish(oneshot::Sender<SegmentsResult>),
-    PutBeside { name: String, content: Bytes, done: oneshot::Sender<Result<String, String>> },
+    PutBeside {
+        name: String,
+        content: Bytes,
+        done: oneshot::Sender<Result<String, String>>,
+    },
     Drop(oneshot::Sender<()>),
 }

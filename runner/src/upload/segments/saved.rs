@@ -35,6 +35,36 @@ pub struct SegmentsCheckpoint {
     /// Number and begin (nanoseconds of media) of the segment that is being written.
     #[serde(default)]
     pub open: Option<(u32, u64)>,
+    /// Number of the first segment of each media process but the first one, ascending.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub processes: Vec<u32>,
+}
+
+impl SegmentsCheckpoint {
+    /// Behind every segment that it knows.
+    pub fn next_n(&self) -> u32 {
+        let listed = self.listed.last().map(|run| {
+            let count = run.lengths.iter().fold(0u32, |sum, (count, _)| sum.saturating_add(*count));
+            run.first.saturating_add(count)
+        });
+        let others = self.unlisted.iter().map(|segment| segment.n).chain(self.open.map(|(n, _)| n));
+        others.map(|n| n.saturating_add(1)).chain(listed).max().unwrap_or_default()
+    }
+
+    /// Unix nanoseconds of the last instant in a whole segment; `None`: there is none.
+    pub fn recorded_to(&self) -> Option<i64> {
+        let length =
+            |run: &SegmentRun| run.segments().last().map(|(_, at_ns, length_ns)| at_ns.saturating_add(length_ns));
+        let listed = self.listed.last().and_then(length);
+        let unlisted = self.unlisted.iter().map(|segment| segment.at_ns.saturating_add(segment.length_ns)).max();
+        Some(self.started_at.saturating_add_unsigned(listed.max(unlisted)?))
+    }
+
+    /// Bytes of all whole segments.
+    pub fn bytes(&self) -> u64 {
+        let listed: u64 = self.listed.iter().map(|run| run.bytes).sum();
+        listed.saturating_add(self.unlisted.iter().map(|segment| segment.bytes).sum())
+    }
 }
 
 /// Listed segments without a hole between them, in one store.
@@ -157,6 +187,43 @@ mod tests {
         assert_eq!(runs.iter().map(|run| run.bytes).sum::<u64>(), 35);
         let read: Vec<_> = runs.iter().flat_map(SegmentRun::segments).collect();
         assert_eq!(read, all.map(|(index, at_ns, length_ns, _, _)| (index, at_ns, length_ns)));
+    }
+
+    #[test]
+    fn a_checkpoint_says_where_another_process_goes_on() {
+        let mut runs = SegmentRuns::default();
+        [(0, 0, 4), (1, 4, 4), (2, 8, 3)]
+            .into_iter()
+            .for_each(|(index, at_ns, length_ns)| runs.push(&listed(index, at_ns, length_ns, false, false)));
+        let names = SegmentNames {
+            directory: String::new(),
+            playlist: "a.m3u8".into(),
+            live_playlist: None,
+            prefix: "a".into(),
+            suffix: spillway_plan::segment_name::SegmentSuffix::Index,
+            format: spillway_plan::segment_name::SegmentFormat::MpegTs,
+        };
+        let mut checkpoint = SegmentsCheckpoint {
+            output: 0,
+            names,
+            segment_ns: 4,
+            folder: PathBuf::new(),
+            started_at: 100,
+            on_backup: false,
+            listed: vec![],
+            unlisted: vec![],
+            open: None,
+            processes: vec![],
+        };
+        let state = |of: &SegmentsCheckpoint| (of.next_n(), of.recorded_to(), of.bytes());
+        assert_eq!(state(&checkpoint), (0, None, 0));
+        checkpoint.listed = runs.as_slice().to_vec();
+        assert_eq!(state(&checkpoint), (3, Some(111), 21));
+        checkpoint.unlisted =
+            vec![UnlistedSegment { n: 4, at_ns: 15, length_ns: 4, bytes: 9, stored: false, on_backup: false }];
+        assert_eq!(state(&checkpoint), (5, Some(119), 30));
+        checkpoint.open = Some((5, 19));
+        assert_eq!(state(&checkpoint), (6, Some(119), 30));
     }
 
     #[test]

@@ -46,6 +46,7 @@ struct UploaderState {
     losses: LossReasons,
     playlist_error: String,
     finish: Option<oneshot::Sender<SegmentsResult>>,
+    rest: Option<oneshot::Sender<()>>,
     /// Something of the checkpoint has changed.
     changed: bool,
 }
@@ -70,6 +71,11 @@ impl SegmentsUploader {
                 }
             }
             self.publish(&mut state, &status);
+            if self.machine.spooled_bytes() == 0
+                && let Some(done) = state.rest.take()
+            {
+                let _ = done.send(());
+            }
             let given_up = self.objects.given_up().is_some() && self.objects.is_drained();
             if state.finish.is_some() && (self.machine.is_complete() || given_up) {
                 self.answer(state).await;
@@ -121,8 +127,17 @@ impl SegmentsUploader {
                 self.machine.lost(n);
                 state.lost("the recorder's disk did not take it".to_owned());
             }
+            SegmentsCommand::Interrupted { next_n } => {
+                self.take_leftover(state, next_n).await;
+                self.machine.interrupted(next_n);
+                state.changed = true;
+            }
+            SegmentsCommand::Rest(done) => {
+                self.take_leftover(state, u32::MAX).await;
+                (state.rest, state.changed) = (Some(done), true);
+            }
             SegmentsCommand::Finish(done) => {
-                self.take_leftover(state).await;
+                self.take_leftover(state, u32::MAX).await;
                 self.machine.end();
                 self.objects.close();
                 state.finish = Some(done);
@@ -201,15 +216,17 @@ impl SegmentsUploader {
         }
     }
 
-    /// What the media process has left without an event: of a segment that was open the whole pictures are kept.
-    async fn take_leftover(&mut self, state: &mut UploaderState) {
+    /// What the media process has left without an event, of segments before number `below`: of one that was open the whole
+    /// pictures are kept.
+    async fn take_leftover(&mut self, state: &mut UploaderState, below: u32) {
         let (folder, output, format) = {
             let plan = self.machine.plan();
             (plan.folder.clone(), plan.output, plan.names.format)
         };
         let there = folder.clone();
         let numbers = spawn_blocking(move || leftover::numbers(&there, output, format)).await.unwrap_or_default();
-        let unfinished: Vec<u32> = numbers.into_iter().filter(|n| self.machine.unfinished_at(*n).is_some()).collect();
+        let is_unfinished = |n: &u32| *n < below && self.machine.unfinished_at(*n).is_some();
+        let unfinished: Vec<u32> = numbers.into_iter().filter(is_unfinished).collect();
         let cut = spawn_blocking(move || leftover::cut(&folder, output, format, &unfinished)).await;
         for left in cut.unwrap_or_default() {
             let Some(at_ns) = self.machine.unfinished_at(left.n) else { continue };

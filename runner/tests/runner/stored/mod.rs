@@ -1,12 +1,15 @@
 //! Recordings that end in a store, which is a bucket in memory: what all of these tests need. `recorded` is the ordinary way,
 //! `several` has more than one file, `hls` segments and playlists, `images` single pictures, `outages` stores that fail,
-//! `aborted` an upload that another party aborts, `salvaged` a runner that dies.
+//! `aborted` an upload that another party aborts, `restarted` a media process that dies, `salvaged` a runner, and
+//! `resumed` one whose recording goes on.
 
 mod aborted;
 mod hls;
 mod images;
 mod outages;
 mod recorded;
+mod restarted;
+mod resumed;
 mod several;
 mod salvaged;
 

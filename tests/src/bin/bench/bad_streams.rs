@@ -259,6 +259,7 @@ fn add_files(fanout: &Arc<Fanout>, folder: &Path) -> Result<()> {
     let options = FileTakerOptions { streams: vec![VIDEO, AUDIO], container: Container::Mp4, fragment_ms: 1000 };
     add_file(fanout, file, &options).context("add the MP4")?;
     let options = SegmentsTakerOptions {
+        first_n: 0,
         output: 1,
         folder: folder.to_owned(),
         format: SegmentFormat::MpegTs,

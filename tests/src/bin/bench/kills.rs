@@ -98,8 +98,11 @@ fn summary(store: &'static str, killed: Victim, deaths: &[Death]) -> Kills {
 async fn of(target: &StoreTarget, rounds: usize, rng: &mut StdRng) -> Result<Vec<Death>> {
     let servers = TestServers::start("").await?;
     let spool = servers.folder().join("spool");
-    let more =
-        format!("runner: {{ checkpoint: {CHECKPOINT}s, spool_dir: {} }}\n{}", spool.display(), target.configuration());
+    let more = format!(
+        "resume: off\nrunner: {{ checkpoint: {CHECKPOINT}s, spool_dir: {} }}\n{}",
+        spool.display(),
+        target.configuration()
+    );
     let _dispatcher = servers.dispatcher("dispatcher", &more).await?;
     let room = TestRoom::open(&servers.api, "kills").await?;
     let mut all = Vec::new();

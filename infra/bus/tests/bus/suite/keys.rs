@@ -6,8 +6,8 @@ use spillway_bus::lifecycle::LaunchEvent;
 use spillway_bus::testing::record_key;
 use spillway_bus::{
     BusError, ClaimToken, Created, Decision, FaultyLink, FencedWrite, FoundRecord, Heartbeat, Heartbeats, LinkFaults,
-    ProbeCause, ProbeLine, ProbeReport, ProbeReports, Record, Registry, Taker, Ticket, TicketKey, Tickets, Updated,
-    UploadStates,
+    LiveStream, LiveStreams, ProbeCause, ProbeLine, ProbeReport, ProbeReports, Record, Registry, Taker, Ticket,
+    TicketKey, Tickets, Updated, UploadStates,
 };
 use spillway_protocol::EgressId;
 use spillway_protocol::Secret;
@@ -160,6 +160,7 @@ pub fn ticket(canary: &str) -> Ticket {
         destinations: Some(Secret::new(canary.to_owned())),
         runner: serde_json::json!({"nested": canary}),
         probe: None,
+        streams: None,
     }
 }
 
@@ -223,6 +224,27 @@ pub async fn a_ticket_is_copied_for_another_attempt(fixture: &impl Fixture) {
     assert_eq!(taken, Ticket { attempt: 4, ..ticket("canary") });
     assert_eq!(tickets.take(&id("EG_1"), &first, &Taker::random()).await.unwrap(), Some(ticket("canary")));
     assert_eq!(tickets.copy(&id("EG_1"), &first, 5, ttl).await.unwrap(), None, "what was taken is not copied");
+}
+
+pub async fn a_ticket_that_nobody_has_taken_is_changed_where_it_is(fixture: &impl Fixture) {
+    let tickets = Tickets::new(&fixture.bus().await, TicketKey::random());
+    let ttl = Duration::from_secs(60);
+    let first = tickets.put(&ticket("canary"), ttl).await.unwrap();
+    let live = vec![LiveStream { id: 1, url: Secret::new("rtmp://a/canary".to_owned()) }];
+    let streams = Some(LiveStreams { next_id: 2, live });
+    tickets.amend(&id("EG_1"), &first, |ticket| ticket.streams.clone_from(&streams)).await.unwrap();
+    let renew = |ticket: &mut Ticket| ticket.token = Secret::new("fresh".to_owned());
+    let copy = tickets.copy_changed(&id("EG_1"), &first, 4, ttl, renew).await.unwrap().unwrap();
+    let copied = tickets.take(&id("EG_1"), &copy, &Taker::random()).await.unwrap().unwrap();
+    let fresh = Secret::new("fresh".to_owned());
+    assert_eq!(copied, Ticket { attempt: 4, token: fresh, streams: streams.clone(), ..ticket("canary") });
+    let taken = tickets.take(&id("EG_1"), &first, &Taker::random()).await.unwrap();
+    assert_eq!(taken, Some(Ticket { streams, ..ticket("canary") }));
+    // One that is taken stays as it is, and one that is gone does not come back.
+    tickets.amend(&id("EG_1"), &first, |ticket| ticket.attempt = 9).await.unwrap();
+    tickets.withdraw(&id("EG_1"), &first).await.unwrap();
+    tickets.amend(&id("EG_1"), &first, |_| {}).await.unwrap();
+    assert_eq!(tickets.take(&id("EG_1"), &first, &Taker::random()).await.unwrap(), None);
 }
 
 pub async fn a_heartbeat_fades_and_an_older_attempt_is_not_heard(fixture: &impl Fixture) {

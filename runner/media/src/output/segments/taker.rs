@@ -38,6 +38,8 @@ pub struct SegmentsTakerOptions {
     pub format: SegmentFormat,
     /// Of a segment, nanoseconds.
     pub length_ns: u64,
+    /// Number of the first segment; those before it are of a dead process.
+    pub first_n: u32,
     /// For names.
     pub facts: TrackFacts,
 }
@@ -101,7 +103,7 @@ impl SegmentsTaker {
         for effect in effects {
             match effect {
                 SegmentEffect::Init(bytes) => self.write_init(&bytes)?,
-                SegmentEffect::Open { index, at } => self.open(index, at)?,
+                SegmentEffect::Open { index, at } => self.open(self.options.first_n.saturating_add(index), at)?,
                 SegmentEffect::Append(bytes) => self.append(&bytes)?,
                 SegmentEffect::Close(closed) => self.close(closed),
             }
@@ -123,7 +125,7 @@ impl SegmentsTaker {
             Err(error) => (None, Some(error)),
         };
         self.open = Some(SegmentOnDisk { n, file, told_at: Instant::now() });
-        let facts = (n == 0).then(|| self.options.facts.clone());
+        let facts = (n == self.options.first_n).then(|| self.options.facts.clone());
         (self.report)(MediaEvent::SegmentOpen { output: self.options.output, n, at_ns: at.ns(), facts });
         refused.map_or(Ok(()), |error| self.lose(n, error))
     }
@@ -228,6 +230,7 @@ mod tests {
             folder: folder.to_owned(),
             format: SegmentFormat::MpegTs,
             length_ns: SECOND_NS,
+            first_n: 0,
             facts: TrackFacts { track_id: "TR_v".into(), ..TrackFacts::default() },
         };
         let told = Told::default();

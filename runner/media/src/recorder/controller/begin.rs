@@ -91,8 +91,9 @@ impl RecorderController {
         for (output, file) in (0..).zip(plan.files()).filter(|(output, _)| !self.ended_outputs.contains(output)) {
             let container = mode::container(&mode, plan, file);
             notes.extend(mode::container_note(&mode, file, container));
-            // The first file of an output has its number.
-            let number = if self.recorder_count == 0 { output } else { self.next_number };
+            // The first file of an output has its number, or another one where a dead process has written that.
+            let first = self.start.resume.as_ref().and_then(|resume| resume.first_files.get(&output));
+            let number = if self.recorder_count == 0 { *first.unwrap_or(&output) } else { self.next_number };
             self.next_number += u32::from(self.recorder_count > 0);
             asked.insert(number, AskedFile { output, container, place: None });
         }

@@ -2,12 +2,13 @@
 //! its thread.
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicU32;
 use std::time::{Duration, Instant};
 
 use spillway_ipc::{MediaEvent, TrackFacts};
 use spillway_plan::ImagesOutput;
 
-use super::{CONTINUE, Flow, RecorderController};
+use super::{CONTINUE, Flow, RecorderController, first_number};
 use crate::compositor::VideoMixerOptions;
 use crate::element::build;
 use crate::output::images::{CapturedImage, ImageTakerOptions};
@@ -39,6 +40,7 @@ impl RecorderController {
             return Err(build("there is no folder for images, or no picture").into());
         };
         let from = (canvas.size.width, canvas.size.height);
+        let first = first_number(&self.start, output);
         let options = ImageTakerOptions {
             output,
             folder,
@@ -46,7 +48,7 @@ impl RecorderController {
             interval_ns: images.interval_ns,
             from,
             to: images.size.unwrap_or(from),
-            next_n: self.image_counts.entry(output).or_default().clone(),
+            next_n: self.image_counts.entry(output).or_insert_with(|| Arc::new(AtomicU32::new(first))).clone(),
             facts: facts.clone(),
         };
         RecordedSeries::images(fanout, number, options, &self.tell)

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use spillway_ipc::TrackFacts;
 use spillway_plan::{Output, SegmentsOutput};
 
-use super::RecorderController;
+use super::{RecorderController, first_number};
 use crate::element::build;
 use crate::output::Fanout;
 use crate::output::segments::SegmentsTakerOptions;
@@ -44,6 +44,7 @@ impl RecorderController {
             folder,
             format: segments.naming.format,
             length_ns: segments.segment_ns,
+            first_n: first_number(&self.start, output),
             facts: facts.clone(),
         };
         RecordedSeries::segments(fanout, options, &self.tell)

@@ -104,6 +104,8 @@ pub enum RoomMessage {
         /// Its name.
         room_name: String,
     },
+    /// The server has given a newer token.
+    Token(Secret),
     /// What the recording still waits for, for the user.
     Waiting(String),
     /// Worth telling the user.

@@ -19,8 +19,9 @@ impl SegmentsMachine {
                 let segment =
                     StoredSegment { name: self.name(n, at_ns), at_ns, length_ns, bytes: 0, on_backup: run.on_backup };
                 // A change of the store is none of the media.
-                let discontinuity = next.is_some_and(|next| next != n);
-                next = Some(n + 1);
+                let process = self.process_of(n);
+                let discontinuity = next.is_some_and(|next| next != (n, process));
+                next = Some((n + 1, process));
                 self.playlist.push(&self.entry(&ListedSegment { index: n, segment, discontinuity }));
             }
         }

@@ -18,6 +18,7 @@ impl SegmentsMachine {
             locate,
         });
         machine.on_backup = checkpoint.on_backup;
+        machine.processes.clone_from(&checkpoint.processes);
         for run in &checkpoint.listed {
             let mut bytes = run.bytes;
             for (n, at_ns, length_ns) in run.segments() {
@@ -69,6 +70,7 @@ impl SegmentsMachine {
             listed: self.runs.as_slice().to_vec(),
             unlisted,
             open: self.open,
+            processes: self.processes.clone(),
         }
     }
 }

@@ -185,6 +185,48 @@ fn what_is_left_open_is_known_by_where_it_begins() {
     assert_eq!(machine.unfinished_at(3), Some(9 * SECOND + 7));
 }
 
+/// Its times are those of another process, and nothing continues across its first segment.
+#[test]
+fn another_media_process_goes_on_behind_a_discontinuity() {
+    let now = Instant::now();
+    let mut machine = machine();
+    record(&mut machine, 0);
+    machine.opened(1, 4 * SECOND);
+    // What was left of it.
+    machine.closed(SpooledSegment { n: 1, at_ns: 4 * SECOND, length_ns: SECOND, bytes: 400_000 });
+    machine.interrupted(2);
+    machine.interrupted(2);
+    let late = |n: u32| SpooledSegment { at_ns: u64::from(n) * 4 * SECOND + 700_000_000, ..spooled(n) };
+    for n in 2..4 {
+        machine.opened(n, late(n).at_ns);
+        machine.closed(late(n));
+    }
+    for n in 0..4 {
+        machine.stored(n, 9, false);
+    }
+    // And to a salvage.
+    let text = serde_json::to_string(&machine.checkpoint()).unwrap();
+    let checkpoint: SegmentsCheckpoint = serde_json::from_str(&text).unwrap();
+    assert_eq!((checkpoint.processes.as_slice(), checkpoint.listed.len()), (&[2][..], 2));
+    let mut resumed = SegmentsMachine::resume(&checkpoint, locate());
+    assert_eq!(resumed.checkpoint(), checkpoint);
+    let mut moved = SegmentsMachine::resume(&checkpoint, locate());
+    moved.use_backup();
+    for machine in [&mut machine, &mut resumed, &mut moved] {
+        machine.end();
+        let texts = actions(machine, now).into_iter().filter_map(|action| match action {
+            SegmentsAction::PutPlaylist(name, text) if name == "d/a.m3u8" => Some(text),
+            _ => None,
+        });
+        let text = texts.last().unwrap();
+        assert_eq!(text.matches("#EXT-X-DISCONTINUITY\n").count(), 1, "{text}");
+        let behind = text.split_once("#EXT-X-DISCONTINUITY\n").unwrap().1;
+        assert!(behind.starts_with("#EXT-X-PROGRAM-DATE-TIME:2026-03-01T12:00:08.950Z"), "{text}");
+        let (listed, ended) = listed_in(text.as_str());
+        assert_eq!((listed.len(), ended), (4, true), "{text}");
+    }
+}
+
 proptest! {
     /// A task that dies at any moment leaves a checkpoint of which another makes the same playlist.
     #[test]

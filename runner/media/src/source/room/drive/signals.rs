@@ -9,6 +9,7 @@ use livekit_protocol::{
 };
 use livekit_signaling::SignalEvent;
 use spillway_ipc::MediaEndReason;
+use spillway_plan::Secret;
 use spillway_process::chain;
 use tracing::{debug, info, warn};
 
@@ -55,6 +56,7 @@ impl RoomDriver {
             Response::SubscriptionPermissionUpdate(update) if !update.allowed => {
                 self.refused(update.track_sid, "its publisher does not permit it").await;
             }
+            Response::RefreshToken(token) => self.say(RoomMessage::Token(Secret::new(token))),
             Response::Leave(leave) => self.told_to_leave(&leave),
             _ => {}
         }
