@@ -80,7 +80,7 @@ impl ResumeScenario {
             println!("{}: {first:.2} s, a gap of {gap:.2} s, {second:.2} s", path.display());
             for (file, seconds) in info["file_results"].as_array().into_iter().flatten().zip([first, second]) {
                 let told = nanos(&file["duration"]) as f64 / 1e9;
-                // A killed WebM ends with its last cluster.
+                // What waits for its place in a WebM is not in a killed one.
                 ensure!((told - seconds).abs() < 2.0, "{seconds:.2} s play: {file}");
             }
             ensure!(first > 1.8 && second > 2.5, "{info}");

@@ -1,8 +1,16 @@
 //! The launch queue, launch by launch.
 
-use spillway_bus::Dispatch;
+use std::sync::Arc;
+use std::time::Duration;
 
-use super::*;
+use spillway_bus::Dispatch;
+use spillway_launchers::RunMode;
+use spillway_protocol::ids::EgressId;
+use tokio::time::Instant;
+
+use super::launch_queue::LaunchQueue;
+use super::{PauseScope, QueueStep, QueuedLaunch, SharedQueue};
+use crate::admission::{Admission, Bounds, QueueLoad};
 
 const SECOND: Duration = Duration::from_secs(1);
 

@@ -2,14 +2,14 @@
 //! fields are ignored and missing ones take their default where one is declared, so that versions may differ by one. Times
 //! are Unix nanoseconds or nanoseconds of media, as each field says.
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
-use spillway_guard::GuardRules;
-use spillway_plan::{Container, EgressPlan, Secret};
+use spillway_plan::{Container, Secret};
 
-use crate::FileId;
+use crate::facts::{Quality, TrackFacts};
+use crate::file_id::FileId;
+use crate::start::{ProbeCommand, StartCommand, StreamStart};
 
 /// From the runner to the media process.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -54,180 +54,6 @@ pub enum MediaCommand {
     },
 }
 
-/// A stream that goes to a server. The URL goes down only: events name a stream by its id.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct StreamStart {
-    /// Number in the recording, never used again.
-    pub id: u32,
-    /// Its output in the plan.
-    pub output: u32,
-    /// Where to, with the stream's key; shorthand forms are resolved.
-    pub url: Secret,
-}
-
-/// What the media process needs to begin.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct StartCommand {
-    /// What is recorded, how, and into which files.
-    pub plan: EgressPlan,
-    /// livekit-server's websocket URL.
-    pub ws_url: String,
-    /// JWT for this room. With the URLs of streams and of a page the only secrets the media process holds.
-    pub token: Secret,
-    /// From the configuration.
-    pub settings: MediaSettings,
-    /// The page that is recorded, with its whole query: the room token is in it where the page joins a room. `None`: tracks of
-    /// a room are recorded.
-    #[serde(default)]
-    pub page_url: Option<Secret>,
-    /// Streams that begin with the first media.
-    #[serde(default)]
-    pub streams: Vec<StreamStart>,
-    /// By how much the time that the installation agrees on is ahead of this host's wall clock, nanoseconds. The media
-    /// process adds it once, at the beginning, and goes on by the monotonic clock.
-    #[serde(default)]
-    pub clock_ahead_ns: i64,
-    /// Absolute: an existing folder that only this user can read, for segments, images and sheets; `None`: there are none.
-    #[serde(default)]
-    pub spool: Option<PathBuf>,
-    /// The process goes on with a recording whose process died; `None`: it begins one.
-    #[serde(default)]
-    pub resume: Option<ResumePoint>,
-}
-
-/// Where a media process goes on that takes the place of a dead one: numbers continue, so that nothing of the spool is
-/// written over. Times do not: they count from its own [`MediaEvent::Started`].
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default)]
-pub struct ResumePoint {
-    /// By output: number of its first file. An output that is not there begins with its own number.
-    pub first_files: BTreeMap<u32, u32>,
-    /// Number of the next file behind those, after a change of codec.
-    pub next_file: u32,
-    /// By output: number of its first segment or image; 0 for one that is not there.
-    pub first_numbers: BTreeMap<u32, u32>,
-    /// Outputs of the plan that have ended.
-    pub ended_outputs: BTreeSet<u32>,
-}
-
-/// A room whose media connection is tried. Nothing is subscribed to and nothing is written.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct ProbeCommand {
-    /// livekit-server's websocket URL.
-    pub ws_url: String,
-    /// JWT for the room.
-    pub token: Secret,
-    /// From the configuration.
-    pub settings: MediaSettings,
-    /// How long a media connection may take to come up once the room is joined, milliseconds.
-    pub timeout_ms: u64,
-}
-
-/// Settings of the media process; the defaults are those of the configuration reference.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default)]
-pub struct MediaSettings {
-    /// How long the jitter buffer waits for a missing packet, milliseconds.
-    pub reorder_ms: u64,
-    /// The same where a stream waits for the packets, too.
-    pub live_reorder_ms: u64,
-    /// While a stream is watched a machine that cannot keep up leaves out pictures early, also of the files and segments
-    /// beside it; false: these come first, and the stream is late.
-    pub streams_thin_files: bool,
-    /// How long a named participant or track may take to appear, milliseconds.
-    pub appear_ms: u64,
-    /// How long the participant of a Participant recording may be away (a page that is loaded anew) before the recording
-    /// ends, milliseconds; 0: it ends at once.
-    pub return_grace_ms: u64,
-    /// Encoded bytes that may wait for a busy CPU in memory before they are spilled to `spill_dir`.
-    pub backlog_bytes: u64,
-    /// Where the backlog goes beyond that; `None`: the directory of the file.
-    pub spill_dir: Option<PathBuf>,
-    /// Fragment length of MP4, milliseconds: what a `kill -9` may cost.
-    pub fragment_ms: u64,
-    /// How the servers of streams are authenticated.
-    pub streams: StreamSettings,
-    /// For the browser of a page.
-    pub page: PageSettings,
-    /// What URLs of streams and pages may name beside public hosts; the runner sets it. The default opens nothing.
-    pub guard: GuardRules,
-}
-
-impl Default for MediaSettings {
-    fn default() -> Self {
-        Self {
-            reorder_ms: 2000,
-            live_reorder_ms: 500,
-            streams_thin_files: true,
-            appear_ms: 30_000,
-            return_grace_ms: 10_000,
-            backlog_bytes: 256 << 20,
-            spill_dir: None,
-            fragment_ms: 1000,
-            streams: StreamSettings::default(),
-            page: PageSettings::default(),
-            guard: GuardRules::default(),
-        }
-    }
-}
-
-/// How the servers of encrypted streams are authenticated.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default)]
-pub struct StreamSettings {
-    /// Certificate authorities that are trusted beside those of the system: the text of a PEM file, because the file is
-    /// where the dispatcher runs.
-    pub ca: Option<String>,
-    /// Any certificate will do. A stream and its key then go to whatever server answers.
-    pub tls_skip_verify: bool,
-}
-
-/// How pages are recorded.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default)]
-pub struct PageSettings {
-    /// Chromium's program, not a wrapper around it.
-    pub chromium: PathBuf,
-    /// Flags of Chromium beside or instead of ours, by name without dashes.
-    pub flags: BTreeMap<String, FlagValue>,
-    /// Chromium's sandbox. `None`: where the system allows one; true: without it nothing is recorded; false: never.
-    pub sandbox: Option<bool>,
-    /// Certificates are not checked against names, and pages may mix secure and insecure content.
-    pub insecure: bool,
-    /// Pages may send datagrams to any address: a Web page that is a WebRTC client. Templates always may.
-    pub allow_webrtc: bool,
-    /// The network's own proxy, where public hosts are reached through nothing else: `http://user:password@host:port`.
-    pub proxy: Option<Secret>,
-    /// Files of the built-in template.
-    pub template_folder: PathBuf,
-}
-
-impl Default for PageSettings {
-    fn default() -> Self {
-        Self {
-            // The Debian package's. Its /usr/bin/chromium is a shell script with flags of its own.
-            chromium: PathBuf::from("/usr/lib/chromium/chromium"),
-            flags: BTreeMap::new(),
-            sandbox: None,
-            insecure: false,
-            allow_webrtc: false,
-            proxy: None,
-            // Where the image has them.
-            template_folder: PathBuf::from("/usr/share/spillway/template"),
-        }
-    }
-}
-
-/// Value of a flag of Chromium.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(untagged)]
-pub enum FlagValue {
-    /// Without a value; false: the flag is left out.
-    Switch(bool),
-    /// `--name=value`.
-    Text(String),
-}
-
 /// From the media process to the runner.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
@@ -255,7 +81,7 @@ pub enum MediaEvent {
     /// be asked for at once, and are answered in any order.
     Opening {
         /// Number of the file in this recording. The first file of an output has the output's number; a file that follows it,
-        /// after a change of codec or by another process ([`ResumePoint`]), has the next number behind those of all outputs
+        /// after a change of codec or by another process ([`ResumePoint`](crate::ResumePoint)), has the next number behind those of all outputs
         /// and files.
         file: u32,
         /// Which output of the plan, from 0; `None`, from an older process: the one with the file's number.
@@ -478,23 +304,6 @@ pub enum StreamState {
     },
 }
 
-/// Facts about the source for file names and manifests. An empty field is not known, or there is more than one value.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct TrackFacts {
-    /// Identity of the participant.
-    pub publisher_identity: String,
-    /// Sid of the recorded track, `TR_…`.
-    pub track_id: String,
-    /// `audio` or `video`.
-    pub track_kind: String,
-    /// Lower-case proto name: `camera`, `microphone`, `screen_share`, `screen_share_audio`, `unknown`.
-    pub track_source: String,
-    /// Sid of the audio track, where video and audio have one each.
-    pub audio_track_id: String,
-    /// Sid of the video track, where video and audio have one each.
-    pub video_track_id: String,
-}
-
 /// Why the media process ended.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "reason", rename_all = "snake_case")]
@@ -522,49 +331,12 @@ pub enum MediaEndReason {
     },
 }
 
-/// What was really recorded. Times in milliseconds of media time.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(default)]
-pub struct Quality {
-    /// Length of the file.
-    pub media_ms: u64,
-    /// Video frames made, one for each output time. Of composed ones that repeat the one before, files have a part.
-    pub frames: u64,
-    /// Video frames that differ from the one before.
-    pub distinct_frames: u64,
-    /// [`Self::distinct_frames`] over the length of the file.
-    pub distinct_frames_per_second: f64,
-    /// Longest time without a distinct frame.
-    pub max_freeze_ms: u64,
-    /// Number of spans in which a source that should have been there was not (lost, reconnecting).
-    pub gaps: u32,
-    /// Sum of those spans.
-    pub gaps_ms: u64,
-    /// Time without audio from any track, mutes included.
-    pub silence_ms: u64,
-    /// RTP packets received.
-    pub packets: u64,
-    /// RTP packets that never arrived in spite of retransmission.
-    pub packets_lost: u64,
-    /// Video minus audio, estimated from sender reports; positive: video late. `None` without both.
-    pub av_offset_ms: Option<f64>,
-    /// Audio that arrived when its time was already mixed, of all participants.
-    pub late_sound_ms: u64,
-    /// Largest distance between the live edge and what was encoded.
-    pub max_lag_ms: u64,
-    /// Video frames skipped because the machine could not keep up.
-    pub frames_skipped: u64,
-    /// Of them, those that were left out early because a stream was watched.
-    pub frames_thinned: u64,
-    /// Why the recording is degraded, one sentence each; empty when it is not.
-    pub degraded: Vec<String>,
-}
-
 #[cfg(test)]
 mod tests {
-    use spillway_plan::{EgressKind, Limits, Source};
+    use spillway_plan::{EgressKind, EgressPlan, Limits, Source};
 
     use super::*;
+    use crate::settings::MediaSettings;
 
     #[test]
     fn a_start_is_printed_without_its_secrets() {
@@ -605,19 +377,6 @@ mod tests {
     }
 
     #[test]
-    fn numbers_of_outputs_go_down_and_a_start_without_them_begins() {
-        let resume = ResumePoint {
-            first_files: [(0, 2)].into(),
-            next_file: 3,
-            first_numbers: [(1, 40)].into(),
-            ended_outputs: [4].into(),
-        };
-        let text = serde_json::to_string(&resume).unwrap();
-        assert_eq!(serde_json::from_str::<ResumePoint>(&text).unwrap(), resume);
-        assert_eq!(serde_json::from_str::<ResumePoint>("{}").unwrap(), ResumePoint::default());
-    }
-
-    #[test]
     fn a_probe_goes_down_with_its_token_and_is_printed_without_it() {
         let probe = ProbeCommand {
             ws_url: "ws://h".into(),
@@ -632,17 +391,6 @@ mod tests {
         let path = MediaPath { protocol: "udp".into(), local: "a".into(), remote: "b".into(), ..MediaPath::default() };
         let short = r#"{"event":"path","protocol":"udp","local":"a","remote":"b"}"#;
         assert!(matches!(serde_json::from_str(short).unwrap(), MediaEvent::Path(read) if read == path));
-    }
-
-    #[test]
-    fn settings_of_a_page_are_optional_and_flags_have_a_value_or_none() {
-        let settings: MediaSettings = serde_json::from_str(r#"{"page": {"flags": {"a": true, "b": "c"}}}"#).unwrap();
-        let flags = BTreeMap::from([
-            ("a".to_owned(), FlagValue::Switch(true)),
-            ("b".to_owned(), FlagValue::Text("c".to_owned())),
-        ]);
-        assert_eq!(settings.page, PageSettings { flags, ..PageSettings::default() });
-        assert_eq!(serde_json::from_str::<MediaSettings>("{}").unwrap(), MediaSettings::default());
     }
 
     #[test]
