@@ -98,7 +98,9 @@ impl Finisher {
         };
         let FilesLeftBehind { mut facts, finished } = self.left_behind(&record).await;
         let outcome = if finished { Outcome::Complete } else { outcome(message.clone()) };
-        let TaskLinks { task_url, log_url } = record.task().map(|task| self.targets.links(task)).unwrap_or_default();
+        // Of a launch that was to follow a dead task: that one's.
+        let task = record.task().or_else(|| record.dispatch.earlier.values().next_back());
+        let TaskLinks { task_url, log_url } = task.map(|task| self.targets.links(task)).unwrap_or_default();
         if let (Some(url), true) = (&task_url, self.instance.config().links_in_details) {
             facts.push(Fact::Noted(format!("task: {url}")));
         }
