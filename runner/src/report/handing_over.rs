@@ -29,7 +29,8 @@ impl ReportPublisher {
         loop {
             match timeout_at(give_up, self.registry.apply(&self.egress_id, &handed_over)).await {
                 Ok(Ok(Updated::Written(_))) => return Delivered::HandedOver,
-                // Written by us, but the answer was lost and the command repeated. An older record may be of an earlier hand-over.
+                // Written by us, but the answer was lost and the command repeated. An older record may be of the hand-over
+                // to this task.
                 Ok(Ok(Updated::Left(record))) if record.is_resuming() && !self.is_older(&record) => {
                     return Delivered::HandedOver;
                 }
