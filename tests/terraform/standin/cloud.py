@@ -265,16 +265,17 @@ class Cloud:
     def key(self, kind, state):
         return f"{kind} {state['id']} in {self.words(state)['region']}"
 
-    def names(self, kind, state):
+    def names(self, kind, state, region=None):
+        """`region`: where it was made; else this provider's."""
         rule = self.rules.get("unique", {}).get(kind)
         if not rule:
             return []
-        scope = {"region": self.words(state)["region"]}.get(rule["scope"], rule["scope"])
+        scope = {"region": region or self.words(state)["region"]}.get(rule["scope"], rule["scope"])
         inside = [str(state.get(name)) for name in rule.get("in", [])]
         return [f"{kind} {'/'.join([scope, *inside, *(str(state.get(name)) for name in rule['by'])])}"]
 
     def may_be_made(self, kind, state, config, data):
-        taken = {name: key for key, made in data["objects"].items() for name in self.names(made["type"], made["state"])}
+        taken = {name: key for key, made in data["objects"].items() for name in self.names(made["type"], made["state"], key.rsplit(" in ", 1)[1])}
         for name in self.names(kind, state):
             if name in taken:
                 raise Refused(f"{name} is taken by {taken[name]}")
