@@ -136,7 +136,7 @@ impl AciLauncher {
             "properties": {
                 "osType": "Linux", "sku": "Standard", "restartPolicy": "Never",
                 "containers": [{"name": "runner", "properties": {
-                    "image": options.page_image.as_ref().filter(|_| order.page).unwrap_or(&options.image),
+                    "image": order.image(&options.image, options.page_image.as_deref()),
                     "environmentVariables": environment,
                     "resources": {"requests": {"cpu": cpu, "memoryInGB": memory}},
                 }}],

@@ -98,10 +98,8 @@ impl DockerLauncher {
         Ok((daemon == self.daemon().await?.id).then_some(container))
     }
 
-    /// The image that the order needs.
     fn image(&self, order: &LaunchOrder) -> &str {
-        let page = self.options.page_image.as_deref().filter(|_| order.page);
-        page.unwrap_or(&self.options.image)
+        order.image(&self.options.image, self.options.page_image.as_deref())
     }
 
     fn body(&self, order: &LaunchOrder, cores: Option<u32>) -> ContainerCreateBody {
