@@ -62,20 +62,20 @@ class Account:
             return {}
 
 
-def main(path, verb, *words):
+def main(path, verb, *arguments):
     with Account(path).opened() as data:
         if verb == "push":
-            data["images"] += words
+            data["images"] += arguments
         elif verb == "enable":
             data["clock"] += 3600
-            data["apis"] |= {f"{word}.googleapis.com": data["clock"] - 3600 for word in words}
+            data["apis"] |= {f"{api}.googleapis.com": data["clock"] - 3600 for api in arguments}
         elif verb == "agent":
-            data["agents"] += words
+            data["agents"] += arguments
         elif verb == "later":
             data["later"] = True
             data["clock"] += 365 * 86400
         elif verb == "leave":
-            data["strangers"].append(list(words))
+            data["strangers"].append(list(arguments))
         elif verb == "list":
             found = [f"{key}" for key, made in data["objects"].items() if made["type"] != "time_sleep"]
             found += [f"{' '.join(stranger)} in a resource group" for stranger in data["strangers"]]
