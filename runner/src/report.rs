@@ -290,7 +290,7 @@ impl ReportPublisher {
         match updated {
             Updated::Written(_) => Ok(Ownership::Ours),
             // First: an older record may have the same EgressInfo.
-            Updated::Left(record) if self.is_older(&record) => self.restore(report, &event).await,
+            Updated::Left(record) if record.is_before(self.attempt) => self.restore(report, &event).await,
             // Written by us, but the answer was lost and the command repeated.
             Updated::Left(record) if record.attempt == self.attempt && record.info == info => Ok(Ownership::Ours),
             Updated::Left(_) => Ok(Ownership::Theirs),
@@ -314,12 +314,6 @@ impl ReportPublisher {
     fn reported(&self, event: &LaunchEvent) -> Record {
         // It was taken over as running, so the report applies to it.
         lifecycle::apply(&self.record, event).ok().flatten().unwrap_or_else(|| self.record.clone())
-    }
-
-    /// The record is from before this task owned it: Redis has lost its last writes.
-    fn is_older(&self, record: &Record) -> bool {
-        let is_starting = record.state.is_starting() && !record.state.needs_new_number();
-        !record.state.is_over() && (record.attempt < self.attempt || (record.attempt == self.attempt && is_starting))
     }
 
     /// livekit-server's own record may be lost as well; one that is there stays as it is.

@@ -2,7 +2,7 @@
 //! recorded into a folder. On a Docker daemon of the test's own, which reaches no registry: the images of Redis, livekit-server
 //! and the dispatcher are made of this machine's programs under the names that the file has.
 
-use std::net::{IpAddr, TcpListener, UdpSocket};
+use std::net::{IpAddr, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::time::Duration;
@@ -16,6 +16,7 @@ use spillway_tests::clouds::dockerd::Dockerd;
 use spillway_tests::egress::Egress;
 use spillway_tests::process::eventually;
 use spillway_tests::publisher::{Publisher, PublisherOptions, SourceKind};
+use spillway_tests::servers::ports::free_port;
 use spillway_tests::servers::{built, livekit_binary};
 use spillway_tests::twirp::{Api, get};
 use tempfile::TempDir;
@@ -172,8 +173,4 @@ fn address() -> Option<IpAddr> {
     let socket = UdpSocket::bind("0.0.0.0:0").ok()?;
     socket.connect("192.0.2.1:9").ok()?;
     Some(socket.local_addr().ok()?.ip()).filter(|ip| !ip.is_loopback() && !ip.is_unspecified())
-}
-
-fn free_port() -> Result<u16> {
-    Ok(TcpListener::bind("127.0.0.1:0").context("find a port")?.local_addr().context("read the port")?.port())
 }

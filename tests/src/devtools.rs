@@ -16,8 +16,8 @@ use tokio::net::TcpStream;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::{WebSocketStream, client_async};
 
-use crate::browser::{AWAKE, HEADLESS, RunningBrowser};
-use crate::process::{Process, eventually};
+use crate::browser::{AWAKE, OpenPage};
+use crate::process::eventually;
 
 /// A browser that starts for the first time takes seconds, on a busy machine more.
 const START_TIMEOUT: Duration = Duration::from_secs(30);
@@ -39,9 +39,8 @@ pub struct BrowserPage {
     session: Option<String>,
     last_id: u64,
     console: Vec<String>,
-    /// Its output is in `folder`.
-    process: Process,
-    _browser: RunningBrowser,
+    /// Its output and profile are in `folder`.
+    browser: OpenPage,
     folder: TempDir,
 }
 
@@ -50,27 +49,18 @@ impl BrowserPage {
     pub async fn open(url: &str, (width, height): (u32, u32)) -> Result<Self> {
         let folder = tempfile::tempdir().context("make a folder")?;
         let profile = folder.path().join("profile");
-        let browser = RunningBrowser::new("devtools");
-        let program = Path::new("/usr/bin/chromium");
-        let process = Process::start("chromium", program, folder.path(), &browser.mark, |command| {
-            command
-                .args(HEADLESS)
-                .args(AWAKE)
-                .args(["--remote-debugging-port=0", "--hide-scrollbars"])
-                .arg("--disable-features=WebRtcHideLocalIpsWithMdns")
-                .arg(format!("--user-data-dir={}", profile.display()))
-                .arg("about:blank");
-        })?;
+        let own = ["--remote-debugging-port=0", "--hide-scrollbars", "--disable-features=WebRtcHideLocalIpsWithMdns"];
+        let browser = OpenPage::open(folder.path(), "about:blank", &[&AWAKE[..], &own[..]].concat())?;
         let endpoint = eventually("Chromium opens its DevTools port", START_TIMEOUT, || async {
             Ok(endpoint(&profile.join("DevToolsActivePort")))
         });
-        let (port, path) = endpoint.await.with_context(|| process.tail())?;
+        let (port, path) = endpoint.await.with_context(|| browser.tail())?;
         let stream = TcpStream::connect(("127.0.0.1", port)).await.context("reach DevTools")?;
         let address = format!("ws://127.0.0.1:{port}{path}");
         let (socket, _) = client_async(address, stream).await.context("open DevTools")?;
         let (session, console) = (None, Vec::new());
-        let mut page = Self { socket, session, last_id: 0, console, process, _browser: browser, folder };
-        page.attach().await.with_context(|| page.process.tail())?;
+        let mut page = Self { socket, session, last_id: 0, console, browser, folder };
+        page.attach().await.with_context(|| page.browser.tail())?;
         let size = json!({ "width": width, "height": height, "deviceScaleFactor": 1, "mobile": false });
         page.call("Emulation.setDeviceMetricsOverride", size).await?;
         let opened = page.call("Page.navigate", json!({ "url": url })).await?;

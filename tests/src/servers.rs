@@ -10,7 +10,7 @@ pub mod file_server;
 pub mod emulators;
 pub mod page_server;
 pub mod policy_proxy;
-mod ports;
+pub mod ports;
 pub mod proxy;
 pub mod relay;
 pub mod rtmp_server;

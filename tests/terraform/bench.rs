@@ -11,7 +11,7 @@ use serde_json::Value;
 use spillway_tests::assets::cache;
 use tempfile::TempDir;
 
-use crate::{CheckResult, failed, targets, tree};
+use crate::{CheckResult, executable, failed, targets, tree};
 
 /// Package, provider, and the provider's version that the package describes.
 const PROVIDERS: &[(&str, &str, &str)] = &[
@@ -257,12 +257,6 @@ fn home(bench: &Path) -> Result<String> {
 
 fn platform() -> &'static str {
     if cfg!(target_arch = "aarch64") { "linux_arm64" } else { "linux_amd64" }
-}
-
-fn executable(path: &Path, script: &str) -> Result<()> {
-    use std::os::unix::fs::PermissionsExt;
-    std::fs::write(path, script).with_context(|| format!("write {}", path.display()))?;
-    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o755)).context("make it executable")
 }
 
 /// `resource/aws_sqs_queue`, `data/aws_region`: what the code names at the beginning of a line, as fmt has it.

@@ -25,7 +25,7 @@ fn check() -> Result<()> {
     for code in ["EssentialContainerExited", "SpotInterruption", "TaskFailedToStart", "UserInitiated"] {
         ensure!(matches(&stopped, &event(&runner, "STOPPED", code)), "a task that stopped by {code} is not settled");
     }
-    // Two minutes before the machine is taken, in both words that ECS has for it.
+    // Two minutes before the machine is taken, by both stop codes that ECS has for it.
     for code in ["SpotInterruption", "TerminationNotice"] {
         ensure!(matches(&reclaimed, &event(&runner, "RUNNING", code)), "a warning by {code} is not heard");
         ensure!(!matches(&reclaimed, &event(&runner, "STOPPED", code)), "one end by {code} is two events");

@@ -16,8 +16,9 @@ mod sizes;
 mod tables;
 mod targets;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
+use anyhow::Context;
 use libtest_mimic::{Arguments, Failed, Trial};
 
 /// A case says what it found wrong; `Debug` of an error chain is for people.
@@ -49,6 +50,13 @@ fn main() {
 
 fn tree() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../terraform")
+}
+
+/// Writes a script that can be started.
+fn executable(path: &Path, script: &str) -> anyhow::Result<()> {
+    use std::os::unix::fs::PermissionsExt;
+    std::fs::write(path, script).with_context(|| format!("write {}", path.display()))?;
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o755)).context("make it executable")
 }
 
 fn failed(error: &anyhow::Error) -> Failed {

@@ -1,13 +1,12 @@
 //! `terraform/push` logs in where the registry is, pushes under the names that the modules start, and pushes nothing that the cloud
 //! cannot run. The vendors' own programs are not on this machine: small scripts write down what they were asked.
 
-use std::path::Path;
 use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 use libtest_mimic::Trial;
 
-use crate::{failed, tree};
+use crate::{executable, failed, tree};
 
 /// Registry, what logs in there, and the names of the three images.
 const REGISTRIES: &[(&str, &str, [&str; 3])] = &[
@@ -86,10 +85,4 @@ fn push(registry: &str, built_for: &str, environment: &[(&str, &str)]) -> Result
     let out = command.envs(environment.iter().copied()).output().context("start sh")?;
     let asked = std::fs::read_to_string(&asked).unwrap_or_default();
     Ok((out.status.success(), format!("{asked}{}", String::from_utf8_lossy(&out.stderr))))
-}
-
-fn executable(path: &Path, script: &str) -> Result<()> {
-    use std::os::unix::fs::PermissionsExt;
-    std::fs::write(path, script).with_context(|| format!("write {}", path.display()))?;
-    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o755)).context("make it executable")
 }

@@ -417,7 +417,7 @@ impl ScriptedRunner<'_> {
         loop {
             match until_ok(|| registry.apply(&self.id, &handed_over)).await {
                 Updated::Written(_) => return true,
-                Updated::Left(record) if is_older(&record, self.attempt) => {}
+                Updated::Left(record) if record.is_before(self.attempt) => {}
                 Updated::Left(record) if record.is_resuming() || record.attempt > self.attempt => return true,
                 Updated::Left(_) => return false,
                 Updated::Missing => {}
@@ -473,7 +473,7 @@ impl ScriptedRunner<'_> {
             self.beat().await;
             let registry = Registry::new(&self.harness.bus);
             let record = match registry.get(&self.id).await {
-                Ok(Some(record)) if !is_older(&record, self.attempt) => record,
+                Ok(Some(record)) if !record.is_before(self.attempt) => record,
                 // Redis has lost everything, or the last writes: the runner writes its record again.
                 Ok(_) => {
                     self.write().await;
@@ -538,7 +538,7 @@ impl ScriptedRunner<'_> {
         loop {
             match until_ok(|| registry.apply(&self.id, &reported)).await {
                 Updated::Written(_) => return true,
-                Updated::Left(record) if is_older(&record, attempt) => {
+                Updated::Left(record) if record.is_before(attempt) => {
                     let restored = LaunchEvent::Restored(Box::new(copy.clone()));
                     if let Updated::Written(_) = until_ok(|| registry.apply(&self.id, &restored)).await {
                         return true;
@@ -572,7 +572,7 @@ impl ScriptedRunner<'_> {
             match stored {
                 None => {}
                 Some(Some(record)) if record.attempt == self.attempt && record.info == ours => {}
-                Some(Some(record)) if !is_older(&record, self.attempt) => return,
+                Some(Some(record)) if !record.is_before(self.attempt) => return,
                 // Lost again.
                 Some(_) if !self.write().await => return,
                 Some(_) => {}
@@ -583,12 +583,6 @@ impl ScriptedRunner<'_> {
             tokio::time::sleep(Duration::from_millis(200)).await;
         }
     }
-}
-
-/// As the real runner: the record is from before this attempt owned it.
-fn is_older(record: &Record, attempt: u32) -> bool {
-    let is_starting = record.state.is_starting() && !record.state.needs_new_number();
-    !record.state.is_over() && (record.attempt < attempt || (record.attempt == attempt && is_starting))
 }
 
 struct StopHandler {

@@ -176,6 +176,11 @@ pub enum RunMode {
 }
 
 impl LaunchOrder {
+    /// The image or task definition that it needs: that with a browser, where there is one, for a page.
+    pub fn image<'a>(&self, usual: &'a str, page: Option<&'a str>) -> &'a str {
+        page.filter(|_| self.page).unwrap_or(usual)
+    }
+
     /// The runner's command-line arguments. Whether one that follows a dead task is to go on or to finish, it finds in the
     /// record.
     pub fn arguments(&self) -> &'static [&'static str] {

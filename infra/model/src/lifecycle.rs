@@ -163,12 +163,7 @@ fn is_about(record: &Record, event: &LaunchEvent) -> bool {
         LaunchEvent::TookOver { attempt } => {
             record.attempt == *attempt && (!record.stop_asked || record.is_resumption())
         }
-        // A number is in the record before its task can run: a runner with a higher one proves that writes were lost. So
-        // does the owner of a number that no runner has taken over, unless that number was given up since.
-        LaunchEvent::Restored(copy) => {
-            let is_new = record.state.is_starting() && !record.state.needs_new_number();
-            record.attempt < copy.attempt || (record.attempt == copy.attempt && is_new)
-        }
+        LaunchEvent::Restored(copy) => record.is_before(copy.attempt),
         // A salvage run completes the uploads, and then it ends by itself.
         LaunchEvent::StopAsked => !record.stop_asked && !record.is_salvage(),
         LaunchEvent::Adopted { from, .. } => record.dispatcher == *from,

@@ -103,6 +103,14 @@ impl Record {
         !self.state.is_over() && !self.dispatch.earlier.contains_key(&attempt)
     }
 
+    /// It is from before the task of this number owned it, so writes were lost. A number is in the record before its task can
+    /// run: a runner with a higher one proves it. So does the owner of a number that no runner has taken over, unless that
+    /// number was given up since. Never of an egress that is over.
+    pub fn is_before(&self, attempt: u32) -> bool {
+        let is_new = self.state.is_starting() && !self.state.needs_new_number();
+        !self.state.is_over() && (self.attempt < attempt || (self.attempt == attempt && is_new))
+    }
+
     /// The current launch is, or will be, a salvage run.
     pub fn is_salvage(&self) -> bool {
         !self.lost.is_empty()

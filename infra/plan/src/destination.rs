@@ -154,6 +154,13 @@ pub struct S3 {
     pub proxy: Option<Proxy>,
 }
 
+impl S3 {
+    /// It brings credentials; else the identity of the process signs.
+    pub fn has_key(&self) -> bool {
+        !self.access_key.reveal().is_empty() && !self.secret.reveal().is_empty()
+    }
+}
+
 /// A role of AWS.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AssumeRole {

@@ -105,6 +105,11 @@ pub(crate) struct Uploaded<'a, T> {
     pub(crate) upload: Option<RequestedUpload<'a>>,
 }
 
+/// Of a source that may leave out its picture or its sound.
+pub(crate) fn not_both(audio_only: bool, video_only: bool) -> Result<(), PlanError> {
+    if audio_only && video_only { Err(PlanError::Field("audio_only and video_only")) } else { Ok(()) }
+}
+
 pub(crate) fn web_url(text: &str, field: &'static str) -> Result<(), PlanError> {
     match Url::parse(text) {
         Ok(url) if matches!(url.scheme(), "http" | "https") => Ok(()),

@@ -25,7 +25,7 @@ pub(crate) fn check(provider: &Provider, config: &StorageConfig) -> Result<(), P
                 Some(role) if s3.access_key == config.assume_role_key || Some(role) == config.assume_role.as_ref() => {
                     need(of_vendor || own_s3(config).any(|own| same_endpoint(&own)), ENDPOINT)?;
                 }
-                None if s3.access_key.reveal().is_empty() || s3.secret.reveal().is_empty() => {
+                None if !s3.has_key() => {
                     let mut known = own_s3(config).filter(|own| own.bucket == s3.bucket);
                     let is_known = is_listed(&s3.bucket, config) || own_s3(config).any(|own| own.bucket == s3.bucket);
                     need(is_known, BUCKET)?;

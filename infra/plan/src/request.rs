@@ -7,7 +7,7 @@ use spillway_protocol::rpc::start_egress_request::EgressRequest;
 
 use crate::encoding::RequestedEncoding;
 use crate::error::PlanError;
-use crate::fields::{File, Outputs, PageAddress, RequestFields, RequestedPage, Uploaded, web_url};
+use crate::fields::{File, Outputs, PageAddress, RequestFields, RequestedPage, Uploaded, not_both, web_url};
 use crate::outputs::{container, copied_container};
 use crate::second_api;
 use crate::types::{EgressKind, Mixing, Source};
@@ -74,9 +74,7 @@ fn room_composite(request: &livekit::RoomCompositeEgressRequest) -> Result<Reque
     if !request.custom_base_url.is_empty() {
         web_url(&request.custom_base_url, "template base url")?;
     }
-    if request.audio_only && request.video_only {
-        return Err(PlanError::Field("audio_only and video_only"));
-    }
+    not_both(request.audio_only, request.video_only)?;
     let mixing = match livekit::AudioMixing::try_from(request.audio_mixing) {
         Ok(livekit::AudioMixing::DefaultMixing) => Mixing::Both,
         Ok(livekit::AudioMixing::DualChannelAgent) => Mixing::AgentsLeft,
@@ -99,9 +97,7 @@ static NO_ROOM: String = String::new();
 
 fn web(request: &livekit::WebEgressRequest) -> Result<RequestFields<'_>, PlanError> {
     web_url(&request.url, "web url")?;
-    if request.audio_only && request.video_only {
-        return Err(PlanError::Field("audio_only and video_only"));
-    }
+    not_both(request.audio_only, request.video_only)?;
     let page = RequestedPage::Web { awaits_start: request.await_start_signal };
     Ok(RequestFields {
         wants_sound: !request.video_only,

@@ -15,7 +15,7 @@ use livekit_protocol::start_egress_request::{Encoding, Source as RequestedSource
 
 use crate::encoding::RequestedEncoding;
 use crate::error::{PlanError, at_most};
-use crate::fields::{File, Outputs, RequestFields, RequestedPage, Uploaded, web_url};
+use crate::fields::{File, Outputs, RequestFields, RequestedPage, Uploaded, not_both, web_url};
 use crate::output_types::{HLS_MIME, RAW_AUDIO_MIME, StreamProtocol};
 use crate::outputs::{container, copied_container};
 use crate::stream_url;
@@ -41,10 +41,6 @@ pub(crate) fn read(request: &livekit::StartEgressRequest) -> Result<RequestField
         Some(RequestedSource::Web(web)) => self::web(request, web, encoding),
         None => Err(PlanError::Field("source")),
     }
-}
-
-fn not_both(audio_only: bool, video_only: bool) -> Result<(), PlanError> {
-    if audio_only && video_only { Err(PlanError::Field("audio_only and video_only")) } else { Ok(()) }
 }
 
 /// The same as a room composite, with its default mixing: the message has no field for another.

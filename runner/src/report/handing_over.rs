@@ -31,7 +31,7 @@ impl ReportPublisher {
                 Ok(Ok(Updated::Written(_))) => return Delivered::HandedOver,
                 // Written by us, but the answer was lost and the command repeated. An older record may be of the hand-over
                 // to this task.
-                Ok(Ok(Updated::Left(record))) if record.is_resuming() && !self.is_older(&record) => {
+                Ok(Ok(Updated::Left(record))) if record.is_resuming() && !record.is_before(self.attempt) => {
                     return Delivered::HandedOver;
                 }
                 // It has to be written again first, or another writer has ended the egress.

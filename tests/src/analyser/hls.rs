@@ -168,7 +168,8 @@ impl HlsFolder {
         let out = Command::new("ffmpeg")
             .args(["-v", "error", "-xerror", "-nostdin", "-i"])
             .arg(&self.path)
-            .args(["-f", "null", "-"])
+            // In the pictures' own time base: what repeats is left out, and in the base of a guessed rate times coincide.
+            .args(["-enc_time_base", "-1", "-f", "null", "-"])
             .output()
             .context("start ffmpeg")?;
         let said = String::from_utf8_lossy(&out.stderr);

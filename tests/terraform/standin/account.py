@@ -11,6 +11,7 @@ usage: account.py FILE push IMAGE...      images are in the registries
 import contextlib
 import fcntl
 import json
+import os
 import sys
 import threading
 
@@ -44,30 +45,37 @@ class Account:
             if not self.path:
                 yield self.data
                 return
-            with open(self.path, "a+", encoding="utf-8") as file:
-                fcntl.flock(file, fcntl.LOCK_EX)
-                file.seek(0)
-                data = {**json.loads(json.dumps(EMPTY)), **json.loads(file.read() or "{}")}
+            with open(f"{self.path}.lock", "a", encoding="utf-8") as lock:
+                fcntl.flock(lock, fcntl.LOCK_EX)
+                data = {**json.loads(json.dumps(EMPTY)), **self.written()}
                 yield data
-                file.seek(0)
-                file.truncate()
-                json.dump(data, file)
+                # Replaced in one step: Terraform kills its providers when it is interrupted.
+                with open(f"{self.path}.new", "w", encoding="utf-8") as file:
+                    json.dump(data, file)
+                os.replace(f"{self.path}.new", self.path)
+
+    def written(self):
+        try:
+            with open(self.path, encoding="utf-8") as file:
+                return json.loads(file.read() or "{}")
+        except FileNotFoundError:
+            return {}
 
 
-def main(path, verb, *words):
+def main(path, verb, *arguments):
     with Account(path).opened() as data:
         if verb == "push":
-            data["images"] += words
+            data["images"] += arguments
         elif verb == "enable":
             data["clock"] += 3600
-            data["apis"] |= {f"{word}.googleapis.com": data["clock"] - 3600 for word in words}
+            data["apis"] |= {f"{api}.googleapis.com": data["clock"] - 3600 for api in arguments}
         elif verb == "agent":
-            data["agents"] += words
+            data["agents"] += arguments
         elif verb == "later":
             data["later"] = True
             data["clock"] += 365 * 86400
         elif verb == "leave":
-            data["strangers"].append(list(words))
+            data["strangers"].append(list(arguments))
         elif verb == "list":
             found = [f"{key}" for key, made in data["objects"].items() if made["type"] != "time_sleep"]
             found += [f"{' '.join(stranger)} in a resource group" for stranger in data["strangers"]]

@@ -162,7 +162,7 @@ class Cloud:
         state = self.filled(kind, self.unknown(block, copy.deepcopy(config)), {"serial": 0}, self.schema["data"])
         for choice in self.rules.get("data_lists", {}).get(kind, []):
             kept = [entry for entry in choice["entries"] if self.passes(entry, config)]
-            state[choice["at"]] = [entry["name"].format_map(self.words(state)) for entry in kept]
+            state[choice["at"]] = [entry["name"].format_map(self.placeholders(state)) for entry in kept]
         return state
 
     # Values.
@@ -201,10 +201,10 @@ class Cloud:
                 self.unknown(inner["block"], element)
         return state
 
-    def words(self, state):
+    def placeholders(self, state):
         plain = {name: value for name, value in state.items() if isinstance(value, (str, int))}
         region = self.config.get("region") or plain.get("location") or plain.get("region") or "here"
-        return Words({**plain, "region": region, "principal": self.principal})
+        return Placeholders({**plain, "region": region, "principal": self.principal})
 
     def filled(self, kind, state, data, schemas=None, block=None, path=""):
         """With values where the vendor knows them."""
@@ -217,8 +217,8 @@ class Cloud:
             at = f"{path}{name}"
             if at in known:
                 value = known[at]
-                words = Words({**self.words(state), "serial": data["serial"]})
-                state[name] = value.format_map(words) if isinstance(value, str) else copy.deepcopy(value)
+                placeholders = Placeholders({**self.placeholders(state), "serial": data["serial"]})
+                state[name] = value.format_map(placeholders) if isinstance(value, str) else copy.deepcopy(value)
             else:
                 state[name] = self.made_up(kind, name, attribute["type"], state)
         for name, inner in block["blocks"].items():
@@ -232,7 +232,7 @@ class Cloud:
             own = next((state[key] for key in ("name", "bucket", "family") if isinstance(state.get(key), str)), uuid.uuid4().hex[:12])
             return f"{kind}/{owner}{own}"
         if name == "arn":
-            return f"arn:aws:{kind}:{self.words(state)['region']}:111122223333:{state['id']}"
+            return f"arn:aws:{kind}:{self.placeholders(state)['region']}:111122223333:{state['id']}"
         if shape == "string":
             return f"{name}-of-{state.get('id') or kind}"
         return {"number": 1, "bool": False, "dynamic": None}[shape] if isinstance(shape, str) else {} if shape[0] == "map" else []
@@ -246,7 +246,7 @@ class Cloud:
             name = rule["at"]
             if "absent" in rule:
                 if state.get(name) is None:
-                    state[name] = rule["absent"].format_map(self.words(state))
+                    state[name] = rule["absent"].format_map(self.placeholders(state))
             elif "later" in rule:
                 if data["later"]:
                     state[name] = rule["later"]
@@ -263,18 +263,19 @@ class Cloud:
     # What is there.
 
     def key(self, kind, state):
-        return f"{kind} {state['id']} in {self.words(state)['region']}"
+        return f"{kind} {state['id']} in {self.placeholders(state)['region']}"
 
-    def names(self, kind, state):
+    def names(self, kind, state, region=None):
+        """`region`: where it was made; else this provider's."""
         rule = self.rules.get("unique", {}).get(kind)
         if not rule:
             return []
-        scope = {"region": self.words(state)["region"]}.get(rule["scope"], rule["scope"])
+        scope = {"region": region or self.placeholders(state)["region"]}.get(rule["scope"], rule["scope"])
         inside = [str(state.get(name)) for name in rule.get("in", [])]
         return [f"{kind} {'/'.join([scope, *inside, *(str(state.get(name)) for name in rule['by'])])}"]
 
     def may_be_made(self, kind, state, config, data):
-        taken = {name: key for key, made in data["objects"].items() for name in self.names(made["type"], made["state"])}
+        taken = {name: key for key, made in data["objects"].items() for name in self.names(made["type"], made["state"], key.rsplit(" in ", 1)[1])}
         for name in self.names(kind, state):
             if name in taken:
                 raise Refused(f"{name} is taken by {taken[name]}")
@@ -319,7 +320,7 @@ class Cloud:
             holders = [state]
             if "via" in rule:
                 holders = [made["state"] for made in data["objects"].values() if made["type"] == rule["of"] and made["state"]["arn"] == state[rule["via"]]]
-            ours = [rule["url"].format_map(self.words(made["state"])) for made in data["objects"].values() if made["type"] == rule["registry"]]
+            ours = [rule["url"].format_map(self.placeholders(made["state"])) for made in data["objects"].values() if made["type"] == rule["registry"]]
             for image in (image for holder in holders for image in pick(holder, rule["at"])):
                 if any(image.startswith(url) for url in ours) and image not in data["images"]:
                     raise Refused(f"{kind}: {rule['why']}: there is no image {image}")
@@ -387,7 +388,7 @@ class Cloud:
         return True
 
 
-class Words(dict):
+class Placeholders(dict):
     def __missing__(self, name):
         return f"some-{name}"
 

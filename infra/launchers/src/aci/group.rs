@@ -50,7 +50,7 @@ pub(super) fn request(options: &AciOptions, order: &LaunchOrder) -> Value {
         "properties": {
             "osType": "Linux", "sku": "Standard", "restartPolicy": "Never",
             "containers": [{"name": CONTAINER, "properties": {
-                "image": options.page_image.as_ref().filter(|_| order.page).unwrap_or(&options.image),
+                "image": order.image(&options.image, options.page_image.as_deref()),
                 "environmentVariables": environment,
                 "resources": {"requests": {"cpu": cpu, "memoryInGB": memory}},
             }}],

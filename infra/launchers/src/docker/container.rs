@@ -12,8 +12,7 @@ use crate::launcher::LaunchOrder;
 
 /// The image that the order needs.
 pub(super) fn image<'a>(options: &'a DockerOptions, order: &LaunchOrder) -> &'a str {
-    let page = options.page_image.as_deref().filter(|_| order.page);
-    page.unwrap_or(&options.image)
+    order.image(&options.image, options.page_image.as_deref())
 }
 
 /// The container that is asked for. `cores`: of the daemon's machine.

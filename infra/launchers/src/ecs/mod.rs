@@ -135,8 +135,7 @@ impl EcsLauncher {
             .assign_public_ip(public)
             .build()
             .map_err(bad)?;
-        let page = options.page_task_definition.as_ref().filter(|_| order.page);
-        let task_definition = page.unwrap_or(&options.task_definition);
+        let task_definition = order.image(&options.task_definition, options.page_task_definition.as_deref());
         let tags = labels::of(order, &options.stack).into_iter();
         let tags = tags.map(|(key, value)| Tag::builder().key(labels::aws(&key)).value(labels::aws(&value)).build());
         let request = self

@@ -100,7 +100,7 @@ async fn credentials(
         SharedCredentialsProvider::new(chain.build().await)
     };
     let (key, secret, token) = (s3.access_key.reveal(), s3.secret.reveal(), s3.session_token.reveal());
-    let base = if key.is_empty() || secret.is_empty() {
+    let base = if !s3.has_key() {
         own().await
     } else {
         let token = Some(token.clone()).filter(|token| !token.is_empty());

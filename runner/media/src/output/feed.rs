@@ -169,6 +169,19 @@ impl Feed {
     }
 }
 
+/// Samples as an encoder takes them: interleaved, native floats.
+pub(crate) fn sound_buffer(samples: &[f32], from_ns: u64, to_ns: u64) -> gst::Buffer {
+    let mut bytes = vec![0; 4 * samples.len()];
+    for (bytes, sample) in bytes.as_chunks_mut::<4>().0.iter_mut().zip(samples) {
+        *bytes = sample.to_le_bytes();
+    }
+    let mut buffer = gst::Buffer::from_mut_slice(bytes);
+    let fresh = buffer.make_mut();
+    fresh.set_pts(gst::ClockTime::from_nseconds(from_ns));
+    fresh.set_duration(gst::ClockTime::from_nseconds(to_ns - from_ns));
+    buffer
+}
+
 /// An encoded frame as GStreamer's elements take it.
 pub(super) fn frame_buffer(data: Bytes, at_ns: u64, key: bool) -> gst::Buffer {
     let mut buffer = gst::Buffer::from_slice(data);

@@ -38,6 +38,7 @@ mod progress;
 mod taker;
 
 pub use self::fanout::{Fanout, TakerReporter};
+pub(crate) use self::feed::sound_buffer;
 pub use self::feed::{Feed, FeedError, RawSink};
 pub use self::key_frames::KeyFrameRequests;
 pub use self::link::{Feeds, PipelinePlan};

@@ -5,7 +5,6 @@
 
 use std::sync::Arc;
 
-use gstreamer as gst;
 use spillway_plan::{AudioCodec, Mixing, StereoSide};
 
 use super::input::AudioInput;
@@ -14,7 +13,7 @@ use super::sample_timeline::BLOCK;
 use super::track_buffer::LOOK_AHEAD;
 use crate::compositor::stats::StatsCounter;
 use crate::compositor::sync::mixer_sync::{AudioJoin, MixerSync, SyncWait};
-use crate::output::RawSink;
+use crate::output::{RawSink, sound_buffer};
 use crate::track::{Codec, Track};
 use crate::units::{MediaTime, SampleIndex};
 
@@ -146,13 +145,5 @@ fn give(feed: &dyn RawSink, mut block: Vec<f32>, at: i64, total: Option<i64>) ->
     }
     let output = |sample: i64| SampleIndex::new(sample).time().ns();
     let (from, to) = (output(at), output(at + (block.len() / 2) as i64));
-    let mut bytes = vec![0; 4 * block.len()];
-    for (bytes, sample) in bytes.as_chunks_mut::<4>().0.iter_mut().zip(&block) {
-        *bytes = sample.to_le_bytes();
-    }
-    let mut buffer = gst::Buffer::from_mut_slice(bytes);
-    let fresh = buffer.make_mut();
-    fresh.set_pts(gst::ClockTime::from_nseconds(from));
-    fresh.set_duration(gst::ClockTime::from_nseconds(to - from));
-    feed.push(buffer).is_ok()
+    feed.push(sound_buffer(&block, from, to)).is_ok()
 }

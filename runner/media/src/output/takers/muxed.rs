@@ -13,7 +13,7 @@ use spillway_plan::Container;
 
 use crate::element::{PipelineError, build, element_error};
 use crate::encode;
-use crate::encoded::{EncodedFormat, EncodedUnit, MediaKind, StreamNumber, opus_duration_ns};
+use crate::encoded::{EncodedFormat, EncodedUnit, StreamNumber, opus_duration_ns};
 use crate::mux::{self, SpoolSink};
 use crate::output::fanout::TakerReporter;
 use crate::output::feed::frame_buffer;
@@ -50,7 +50,7 @@ impl MuxedFile {
         for (stream, format) in inputs {
             let (appsrc, chain) = encode::muxer_input(format)?;
             let out = connect(&muxed.pipeline, &appsrc, chain)?;
-            let way_in = mux_pad(&mux, format.kind())?;
+            let way_in = mux_pad(&mux)?;
             out.link(&way_in).map_err(build)?;
             let clipped = matches!(format, EncodedFormat::Opus { pre_skip: 1.., .. });
             muxed.inputs.push(MuxerInput { stream: *stream, appsrc, clipped });
@@ -126,9 +126,9 @@ impl Drop for MuxedFile {
     }
 }
 
-/// By kind: a source that says its caps later would be given the first pad there is, oggmux' for pictures.
-fn mux_pad(mux: &gst::Element, kind: MediaKind) -> Result<gst::Pad, PipelineError> {
-    match mux.request_pad_simple(&format!("{kind}_%u")) {
+/// By name: a source that says its caps later would be given the first pad there is, oggmux' for pictures.
+fn mux_pad(mux: &gst::Element) -> Result<gst::Pad, PipelineError> {
+    match mux.request_pad_simple("audio_%u") {
         Some(pad) => Ok(pad),
         None => static_pad(mux, "sink"),
     }

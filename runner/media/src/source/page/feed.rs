@@ -19,7 +19,7 @@ use super::slots::slot_ns;
 use super::units::monotonic;
 use crate::compositor::{CompositorStats, DegradationBounds, DegradationPolicy, LiveRule, StatsCounter};
 use crate::key_grid::KeyGrid;
-use crate::output::RawSink;
+use crate::output::{RawSink, sound_buffer};
 use crate::units::{MediaTime, SampleIndex};
 
 /// The queue of pictures holds 2 s, and a picture is made 0.3 s after its time: before it is full, fewer are made.
@@ -316,11 +316,8 @@ fn push_sound(state: &FeedState, parcel: &mut Vec<f32>, given: &mut i64, sink: &
     *given += length;
     let is_heard = parcel.iter().any(|sample| sample.abs() > HEARD);
     state.stats.on_sound(from, to.ns_since(from), is_heard, 0);
-    let bytes: Vec<u8> = parcel.drain(..).flat_map(f32::to_le_bytes).collect();
-    let mut buffer = gst::Buffer::from_mut_slice(bytes);
-    let fresh = buffer.make_mut();
-    fresh.set_pts(gst::ClockTime::from_nseconds(from.ns()));
-    fresh.set_duration(gst::ClockTime::from_nseconds(to.ns_since(from)));
+    let buffer = sound_buffer(parcel, from.ns(), to.ns());
+    parcel.clear();
     sink.push(buffer).is_ok()
 }
 

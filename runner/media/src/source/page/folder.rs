@@ -5,6 +5,7 @@ use std::fs::{self, DirBuilder};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use rustix::fs::{statfs, statvfs};
 use rustix::process::{Pid, getuid, test_kill_process};
@@ -18,6 +19,10 @@ const RAMFS: u64 = 0x8584_58f6;
 /// A profile has 15 MiB after an hour of an ordinary page, and its cache takes up to four fifths of what is free. Chromium's
 /// shared memory lies beside it: a container's usual `/dev/shm` of 64 MiB is too small for pages of video.
 const MIN_FREE_BYTES: u64 = 192 << 20;
+
+/// Of the folder's removal, and how long after the one before.
+const LAST_ATTEMPT: u32 = 75;
+const ATTEMPT_INTERVAL: Duration = Duration::from_millis(20);
 
 /// Removed with everything in it when it is dropped.
 #[derive(Debug)]
@@ -78,13 +83,13 @@ impl PageFolder {
 
 impl Drop for PageFolder {
     fn drop(&mut self) {
-        // Chromium's last processes may still be writing when they are killed.
-        for attempt in 0..3 {
+        // Chromium's last processes may still be writing when they are killed; on a busy machine 60 ms were too short.
+        for attempt in 0..=LAST_ATTEMPT {
             match fs::remove_dir_all(&self.path) {
                 Ok(()) => return,
                 Err(error) if error.kind() == io::ErrorKind::NotFound => return,
-                Err(error) if attempt == 2 => warn!(%error, "the folder of the page is not removed"),
-                Err(_) => std::thread::sleep(std::time::Duration::from_millis(20)),
+                Err(error) if attempt == LAST_ATTEMPT => warn!(%error, "the folder of the page is not removed"),
+                Err(_) => std::thread::sleep(ATTEMPT_INTERVAL),
             }
         }
     }

@@ -4,6 +4,7 @@
 
 use std::time::Duration;
 
+use percent_encoding::percent_decode_str;
 use spillway_plan::{Secret, without_secrets};
 
 /// Lines of a page in our log: at most this many in a second, and in a recording.
@@ -103,26 +104,7 @@ fn secrets(url: &str) -> Vec<Secret> {
 
 /// Percent encoding and `+` resolved; what is none stays.
 fn decoded(value: &str) -> String {
-    let mut bytes = Vec::with_capacity(value.len());
-    let mut rest = value.as_bytes();
-    while let [first, tail @ ..] = rest {
-        let hex = |digits: &[u8]| u8::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok();
-        match (first, tail.get(..2).and_then(hex)) {
-            (b'%', Some(byte)) => {
-                bytes.push(byte);
-                rest = tail.get(2..).unwrap_or_default();
-            }
-            (b'+', _) => {
-                bytes.push(b' ');
-                rest = tail;
-            }
-            _ => {
-                bytes.push(*first);
-                rest = tail;
-            }
-        }
-    }
-    String::from_utf8_lossy(&bytes).into_owned()
+    percent_decode_str(&value.replace('+', " ")).decode_utf8_lossy().into_owned()
 }
 
 #[cfg(test)]

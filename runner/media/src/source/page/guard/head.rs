@@ -1,10 +1,13 @@
 //! Heads of HTTP/1.1 messages, as far as a forward proxy reads them: where a request goes, and what is different on its other
-//! side. Pure. Bodies are passed on as they come.
+//! side. Pure but for `read_head`. Bodies are passed on as they come.
+
+use std::io;
 
 use spillway_guard::host_and_port;
+use tokio::io::AsyncReadExt;
 
 /// Longer heads are refused. Chromium's are some kilobytes, with cookies up to 16 KiB or so.
-pub const MAX_HEAD_BYTES: usize = 64 << 10;
+const MAX_HEAD_BYTES: usize = 64 << 10;
 
 /// Between two neighbours only (RFC 9110, 7.6.1). Every connection is for one request, which `Connection: close` says.
 const HOP_BY_HOP: [&str; 8] = [
@@ -19,7 +22,7 @@ const HOP_BY_HOP: [&str; 8] = [
 ];
 
 /// Where the head in these bytes ends; `None`: it goes on.
-pub fn head_end(bytes: &[u8]) -> Option<usize> {
+fn head_end(bytes: &[u8]) -> Option<usize> {
     bytes.windows(4).position(|window| window == b"\r\n\r\n").map(|at| at + 4)
 }
 
@@ -148,6 +151,22 @@ fn passed_on(headers: &[u8]) -> Option<Vec<u8>> {
         }
     }
     Some(passed_on)
+}
+
+/// Reads until a head is whole; gives its length. `None`: there is none, or it does not end.
+///
+/// # Errors
+///
+/// The connection breaks.
+pub async fn read_head(stream: &mut (impl AsyncReadExt + Unpin), bytes: &mut Vec<u8>) -> io::Result<Option<usize>> {
+    loop {
+        if let Some(end) = head_end(bytes) {
+            return Ok(Some(end));
+        }
+        if bytes.len() > MAX_HEAD_BYTES || stream.read_buf(bytes).await? == 0 {
+            return Ok(None);
+        }
+    }
 }
 
 #[cfg(test)]

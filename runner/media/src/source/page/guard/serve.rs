@@ -7,11 +7,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use spillway_guard::{AddressClass, Guard, GuardError, class};
-use tokio::io::{AsyncReadExt, AsyncWriteExt, copy, copy_bidirectional};
+use tokio::io::{AsyncWriteExt, copy, copy_bidirectional};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use super::head::{ForwardRequest, MAX_HEAD_BYTES, ProxyRequest, closing, head_end, status};
+use super::head::{ForwardRequest, ProxyRequest, closing, read_head, status};
 use super::refusals::RefusalLog;
 use super::upstream::UpstreamProxy;
 
@@ -153,18 +153,6 @@ async fn connect(host: &str, addresses: &[SocketAddr]) -> Result<TcpStream, Guar
         }
     }
     Err(GuardError::Connect { host: host.to_owned(), message })
-}
-
-/// Reads until a head is whole; gives its length. `None`: there is none, or it does not end.
-async fn read_head(stream: &mut (impl AsyncReadExt + Unpin), bytes: &mut Vec<u8>) -> io::Result<Option<usize>> {
-    loop {
-        if let Some(end) = head_end(bytes) {
-            return Ok(Some(end));
-        }
-        if bytes.len() > MAX_HEAD_BYTES || stream.read_buf(bytes).await? == 0 {
-            return Ok(None);
-        }
-    }
 }
 
 /// One request and its response. The browser is told that the connection ends behind it.

@@ -7,11 +7,11 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use percent_encoding::percent_decode_str;
 use spillway_plan::Secret;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use url::{Host, Url};
 
-use super::head::{MAX_HEAD_BYTES, head_end, status};
+use super::head::{read_head, status};
 
 /// One HTTP proxy. No text has its user or password.
 #[derive(Clone)]
@@ -85,14 +85,8 @@ impl UpstreamProxy {
         }
         stream.write_all((head + "\r\n").as_bytes()).await?;
         let mut answer = Vec::with_capacity(1 << 10);
-        let end = loop {
-            if let Some(end) = head_end(&answer) {
-                break end;
-            }
-            if answer.len() > MAX_HEAD_BYTES || stream.read_buf(&mut answer).await? == 0 {
-                return Err(io::Error::other("the network's proxy does not speak HTTP"));
-            }
-        };
+        let end = read_head(&mut stream, &mut answer).await?;
+        let end = end.ok_or_else(|| io::Error::other("the network's proxy does not speak HTTP"))?;
         let rest = answer.split_off(end);
         match status(&answer) {
             Some(200..=299) => Ok((stream, rest)),
