@@ -105,7 +105,8 @@ impl Entry {
     pub fn extra_s(&self) -> Option<f64> {
         let usual = self.window == "vendor" && !self.salvage && self.recorded_s > 0.0;
         let window_s = self.to_ms.saturating_sub(self.from_ms) as f64 / 1000.0;
-        (usual && self.outcome == "egress_complete" && window_s >= self.recorded_s).then(|| window_s - self.recorded_s)
+        (usual && self.outcome == "egress_complete" && window_s >= self.recorded_s)
+            .then_some(window_s - self.recorded_s)
     }
 }
 

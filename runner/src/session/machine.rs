@@ -212,7 +212,8 @@ impl Session {
             }
             MediaEvent::Wrote { file, end, media_ns, .. } => {
                 self.progress(media_ns, now);
-                match self.rules.max_file_bytes {
+                let max = self.rules.max_file_bytes;
+                match max {
                     Some(max) if self.wrote(file, end) >= max => self.stop(EgressEndReason::Limit, now),
                     _ => vec![],
                 }

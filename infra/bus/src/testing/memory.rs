@@ -337,7 +337,7 @@ impl KeyValue for MemoryBackend {
     }
 
     async fn info(&self) -> Result<String, BusError> {
-        self.shared.store("info")?;
+        let _state = self.shared.store("info")?;
         Ok("redis_version:memory\r\nrole:master\r\nmaxmemory_policy:noeviction\r\n".to_owned())
     }
 }

@@ -62,7 +62,11 @@ impl SessionFiles {
             }
         }
         let looks: Vec<DiskLook> = discarded.iter().filter_map(SessionFile::removal).collect();
-        let removed = spawn_blocking(move || looks.iter().for_each(|look| drop(look.run())));
+        let removed = spawn_blocking(move || {
+            for look in &looks {
+                look.run();
+            }
+        });
         if let Err(error) = removed.await {
             warn!(%error, "empty files not removed");
         }

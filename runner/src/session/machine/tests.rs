@@ -379,7 +379,7 @@ fn an_egress_that_ends_while_its_task_leaves_ends_with_it() {
     session.on(told_to_leave(), now);
     let asked = SessionEffect::Report(Fact::Ending(EgressEndReason::StopAsked));
     assert_eq!(session.on(SessionEvent::StopAsked(StopSource::Api), now), [asked]);
-    assert_eq!(session.on(ended(MediaEndReason::Stopped), now), [complete.clone()]);
+    assert_eq!(session.on(ended(MediaEndReason::Stopped), now), std::slice::from_ref(&complete));
 
     let mut session = leaving(recording(now));
     session.on(told_to_leave(), now);

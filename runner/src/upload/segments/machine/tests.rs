@@ -214,11 +214,11 @@ fn another_media_process_goes_on_behind_a_discontinuity() {
     moved.use_backup();
     for machine in [&mut machine, &mut resumed, &mut moved] {
         machine.end();
-        let texts = actions(machine, now).into_iter().filter_map(|action| match action {
+        let mut texts = actions(machine, now).into_iter().filter_map(|action| match action {
             SegmentsAction::PutPlaylist(name, text) if name == "d/a.m3u8" => Some(text),
             _ => None,
         });
-        let text = texts.last().unwrap();
+        let text = texts.next_back().unwrap();
         assert_eq!(text.matches("#EXT-X-DISCONTINUITY\n").count(), 1, "{text}");
         let behind = text.split_once("#EXT-X-DISCONTINUITY\n").unwrap().1;
         assert!(behind.starts_with("#EXT-X-PROGRAM-DATE-TIME:2026-03-01T12:00:08.950Z"), "{text}");
