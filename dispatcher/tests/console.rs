@@ -155,6 +155,8 @@ async fn bills_and_prices_are_those_of_the_dispatchers_own_commands() {
     let ground = Ground::start().await;
     let config = ground.config(&with_console());
     let dispatcher = ground.dispatcher(&config).await;
+    // A console without a port is refused, also where nothing is served.
+    let config = format!("{config}health: 127.0.0.1:1\n");
     let tasks = Tasks::new(&ground.bus().await);
     bill(&tasks, "EG_1", "acme/daily", "acme", "near", 0.25).await;
     bill(&tasks, "EG_2", "acme/daily", "acme", "far", 0.5).await;

@@ -250,6 +250,7 @@ fn full() -> File {
             "word" if row.key.ends_with("over_budget") => "warn".into(),
             "word" if row.key == "tenants.by" => "room_prefix".into(),
             "word" if row.key == "composite_engine" => "page".into(),
+            "word" if row.key == "resume" => "auto".into(),
             "word" => "info".into(),
             "list" if row.key.ends_with("kinds") => serde_yaml_ng::Value::Sequence(vec!["track".into()]),
             "list" if row.key.ends_with("outputs") => serde_yaml_ng::Value::Sequence(vec!["disk".into()]),

@@ -115,7 +115,8 @@ pub fn egresses(rows: &[&Value]) -> String {
             row["hour"].as_f64().map(money).unwrap_or_default(),
         ]
     };
-    let costs: f64 = rows.iter().map(|row| number(&row["now"], "cost")).sum();
+    // The sum of none is -0.0.
+    let costs = rows.iter().map(|row| number(&row["now"], "cost")).fold(0.0, |sum, cost| sum + cost);
     let table = table(&columns, &rows.iter().map(cells).collect::<Vec<_>>());
     format!("{table}{} live, {} so far\n", rows.len(), money(costs))
 }
