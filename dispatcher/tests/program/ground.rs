@@ -81,17 +81,38 @@ pub async fn eventually(what: &str, mut holds: impl AsyncFnMut() -> bool) {
 
 impl Ground {
     pub async fn start() -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let port = free_port();
-        let server = Command::new("redis-server")
-            .args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no", "--dir"])
-            .arg(folder.path())
-            .stdout(Stdio::null())
-            .spawn()
-            .unwrap();
-        let ground = Self { server, redis: format!("127.0.0.1:{port}"), folder };
-        eventually("redis answers", async || TcpStream::connect(&ground.redis).is_ok()).await;
-        ground
+        loop {
+            let (folder, port) = (tempfile::tempdir().unwrap(), free_port());
+            let server = Command::new("redis-server")
+                .args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no", "--dir"])
+                .arg(folder.path())
+                .stdout(Stdio::null())
+                .spawn()
+                .unwrap();
+            let mut ground = Self { server, redis: format!("127.0.0.1:{port}"), folder };
+            if ground.has_its_port().await {
+                return ground;
+            }
+        }
+    }
+
+    /// Another program may have been given the port meanwhile.
+    async fn has_its_port(&mut self) -> bool {
+        let ours = format!("process_id:{}\r", self.server.id());
+        let begun = Instant::now();
+        while self.server.try_wait().unwrap().is_none() {
+            assert!(begun.elapsed() < TIMEOUT, "never: redis answers");
+            let asked = TcpStream::connect(&self.redis).and_then(|mut redis| {
+                redis.write_all(b"INFO server\r\nQUIT\r\n")?;
+                let mut answer = String::new();
+                redis.read_to_string(&mut answer).map(|_| answer)
+            });
+            if asked.is_ok_and(|answer| answer.contains(&ours)) {
+                return true;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        false
     }
 
     pub async fn bus(&self) -> Bus {
