@@ -337,6 +337,7 @@ mod tests {
 
     use super::*;
     use crate::settings::MediaSettings;
+    use crate::start::ResumePoint;
 
     #[test]
     fn a_start_is_printed_without_its_secrets() {
@@ -353,6 +354,12 @@ mod tests {
             retry_count: 0,
             sheets: None,
         };
+        let resume = ResumePoint {
+            first_files: [(0, 3)].into(),
+            next_file: 4,
+            first_numbers: [(1, 7)].into(),
+            ended_outputs: [2].into(),
+        };
         let start = StartCommand {
             plan,
             ws_url: "ws://h".into(),
@@ -362,13 +369,14 @@ mod tests {
             streams: vec![StreamStart { id: 0, output: 0, url: Secret::new("rtmp://h/app/canary".to_owned()) }],
             clock_ahead_ns: 0,
             spool: None,
-            resume: None,
+            resume: Some(resume.clone()),
         };
         let command = MediaCommand::Start(Box::new(start));
         assert!(!format!("{command:?}").contains("canary"), "{command:?}");
         let read: MediaCommand = serde_json::from_str(&serde_json::to_string(&command).unwrap()).unwrap();
         let MediaCommand::Start(start) = read else { panic!("{read:?}") };
         assert_eq!(start.token.reveal(), "canary-token");
+        assert_eq!(start.resume, Some(resume));
         assert_eq!(start.page_url.unwrap().reveal(), "https://x/?token=canary");
         let event = MediaEvent::Token { token: Secret::new("canary-token".to_owned()) };
         assert!(!format!("{event:?}").contains("canary"), "{event:?}");

@@ -44,13 +44,30 @@ pub struct StartCommand {
 #[serde(default)]
 pub struct ResumePoint {
     /// By output: number of its first file. An output that is not there begins with its own number.
+    #[serde(with = "by_output")]
     pub first_files: BTreeMap<u32, u32>,
     /// Number of the next file behind those, after a change of codec.
     pub next_file: u32,
     /// By output: number of its first segment or image; 0 for one that is not there.
+    #[serde(with = "by_output")]
     pub first_numbers: BTreeMap<u32, u32>,
     /// Outputs of the plan that have ended.
     pub ended_outputs: BTreeSet<u32>,
+}
+
+/// A list of pairs: keys of a JSON object are text, and within a tagged message serde does not turn them into numbers.
+mod by_output {
+    use std::collections::BTreeMap;
+
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    pub(super) fn serialize<S: Serializer>(numbers: &BTreeMap<u32, u32>, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_seq(numbers)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<BTreeMap<u32, u32>, D::Error> {
+        Ok(Vec::<(u32, u32)>::deserialize(deserializer)?.into_iter().collect())
+    }
 }
 
 /// A room whose media connection is tried. Nothing is subscribed to and nothing is written.
