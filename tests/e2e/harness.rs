@@ -1,6 +1,8 @@
 //! Shared by all cases: one runtime, one livekit-server, one dispatcher, started by the first case that needs them; the
 //! kinds of cases; and what is left when one with servers of its own is over.
 
+mod times;
+
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
@@ -14,6 +16,9 @@ use spillway_tests::servers::bucket::TestBucket;
 use spillway_tests::servers::{DispatcherProcess, TestServers};
 use spillway_tests::twirp::Api;
 use tokio::runtime::Runtime;
+
+pub use self::times::table as times;
+use self::times::{Share, timed};
 
 /// The shared servers.
 pub struct E2eHarness {
@@ -123,12 +128,12 @@ where
     R: Future<Output = Result<T>>,
     L: Future<Output = Result<()>>,
 {
+    let case = name.to_owned();
     Trial::test(name.to_owned(), move || {
-        let alone = MACHINE.all_places();
-        let recorded = harness().and_then(|harness| runtime().block_on(record(harness)));
-        drop(alone);
-        let _place = MACHINE.place();
-        recorded.and_then(|recorded| runtime().block_on(look(recorded))).map_err(|error| failed(&error))
+        let recording = || harness().and_then(|harness| runtime().block_on(record(harness)));
+        let recorded = timed(&case, Share::Whole, || MACHINE.all_places(), recording);
+        let looking = || recorded.and_then(|recorded| runtime().block_on(look(recorded)));
+        timed(&case, Share::Place, || MACHINE.place(), looking).map_err(|error| failed(&error))
     })
 }
 
@@ -206,23 +211,24 @@ fn failed(error: &anyhow::Error) -> Failed {
 
 /// A case that starts its own servers, or needs none.
 pub fn alone(name: &str, body: impl FnOnce() -> Result<()> + Send + 'static) -> Trial {
+    let case = name.to_owned();
     Trial::test(name.to_owned(), move || {
-        let _place = MACHINE.place();
-        body().map_err(|error| failed(&error))
+        timed(&case, Share::Place, || MACHINE.place(), body).map_err(|error| failed(&error))
     })
 }
 
 /// As [`alone`], of one that waits nearly all the time: it takes no place, and runs beside all others.
 pub fn waiting(name: &str, body: impl FnOnce() -> Result<()> + Send + 'static) -> Trial {
-    Trial::test(name.to_owned(), move || body().map_err(|error| failed(&error)))
+    let case = name.to_owned();
+    Trial::test(name.to_owned(), move || timed(&case, Share::Waiting, || (), body).map_err(|error| failed(&error)))
 }
 
 /// As [`alone`], with no case beside it: three composites and three copies at once are what two cores record in time, and
 /// what a kill then costs is the fault's doing, not the load's.
 pub fn exclusive(name: &str, body: impl FnOnce() -> Result<()> + Send + 'static) -> Trial {
+    let case = name.to_owned();
     Trial::test(name.to_owned(), move || {
-        let _whole = MACHINE.all_places();
-        body().map_err(|error| failed(&error))
+        timed(&case, Share::Whole, || MACHINE.all_places(), body).map_err(|error| failed(&error))
     })
 }
 

@@ -101,6 +101,7 @@ fn main() -> ExitCode {
     if !arguments.list && !arguments.include_ignored && !arguments.ignored {
         harness::skipped(arguments.filter.as_deref()).iter().for_each(|line| println!("{line}"));
     }
+    harness::times().iter().for_each(|line| println!("{line}"));
     let orphans = harness::close();
     for (pid, command) in &orphans {
         eprintln!("left behind by the shared dispatcher: {pid} {command}");
