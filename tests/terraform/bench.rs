@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::OnceLock;
+use std::sync::{Mutex, OnceLock, PoisonError};
 
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
@@ -126,12 +126,17 @@ pub fn outputs(module: &str, variables: &Value) -> Result<Value> {
     serde_json::from_str(&said).context("read the outputs")
 }
 
+static INIT: Mutex<()> = Mutex::new(());
+
 fn in_bench(module: &Path, work: impl FnOnce(&Path) -> Result<()>) -> CheckResult {
     let inner = || {
         let folder = bench()?.path().join("terraform").join(module);
+        // Two cases may look at one module.
+        let alone = INIT.lock().unwrap_or_else(PoisonError::into_inner);
         if !folder.join(".terraform.lock.hcl").exists() && !folder.join(".terraform").exists() {
             run(with(&folder)?.args(["init", "-backend=false", "-input=false", "-no-color"]))?;
         }
+        drop(alone);
         work(&folder)
     };
     inner().map_err(|error| failed(&error))
@@ -194,6 +199,8 @@ pub fn installed(name: &str) -> Result<PathBuf> {
 
 fn bench() -> Result<&'static TempDir> {
     static BENCH: OnceLock<TempDir> = OnceLock::new();
+    static MAKING: Mutex<()> = Mutex::new(());
+    let _alone = MAKING.lock().unwrap_or_else(PoisonError::into_inner);
     if let Some(bench) = BENCH.get() {
         return Ok(bench);
     }

@@ -1,7 +1,7 @@
 //! The Terraform code, offline: terraform itself over stand-in providers (`standin/`), applied in an account that is a file,
 //! checkov, and our own rules.
 //!
-//! Cases run one after the other: each is a process that takes a core. `SPILLWAY_WRITE_REFERENCE=1` writes the tables of
+//! Two cases run at a time: each is a process that takes a core. `SPILLWAY_WRITE_REFERENCE=1` writes the tables of
 //! the modules' README files instead of comparing them.
 
 mod applied;
@@ -26,7 +26,7 @@ type CheckResult = Result<(), Failed>;
 
 fn main() {
     let mut arguments = Arguments::from_args();
-    arguments.test_threads = Some(1);
+    arguments.test_threads = Some(2);
     let mut trials = vec![Trial::test("format", bench::format)];
     for module in bench::modules().expect("the tree has a folder terraform") {
         let (name, path) = (module.name.clone(), module.path.clone());
