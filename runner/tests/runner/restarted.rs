@@ -59,7 +59,8 @@ async fn a_recording_goes_on_in_another_file_and_the_gap_is_named() {
         }
         let [first, second] = &last.file_results[..] else { panic!("{last:?}") };
         assert!(first.ended_at < second.started_at && second.started_at - first.ended_at < 2_500_000_000, "{last:?}");
-        assert_eq!(first.started_at, last.started_at);
+        // The egress starts with its request.
+        assert!(first.started_at >= last.started_at, "{last:?}");
         let manifest = std::fs::read(harness.folder.path().join("EG_1.json")).unwrap();
         let manifest: Value = serde_json::from_slice(&manifest).unwrap();
         let (quality, files) = (&manifest["quality"], manifest["files"].as_array().unwrap().len());

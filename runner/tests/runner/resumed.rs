@@ -69,7 +69,7 @@ async fn another_task_goes_on_in_further_files_and_each_gap_is_named() {
         assert!(file.size > 500 && file.duration > 0, "{file:?}");
     }
     let times: Vec<i64> = last.file_results.iter().flat_map(|file| [file.started_at, file.ended_at]).collect();
-    assert!(times.is_sorted() && times[0] == last.started_at, "{times:?}");
+    assert!(times.is_sorted() && times[0] >= last.started_at, "{times:?}");
     let manifest = std::fs::read(harness.folder.path().join("EG_1.json")).unwrap();
     let manifest: Value = serde_json::from_slice(&manifest).unwrap();
     let (quality, files) = (&manifest["quality"], manifest["files"].as_array().unwrap().len());

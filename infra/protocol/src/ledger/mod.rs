@@ -115,11 +115,17 @@ impl EgressLedger {
                 false
             }
             Fact::FileOpened { index, filename, location } => {
-                if let Some((file, state)) = self.file(index) {
-                    file.filename = filename;
-                    state.opened = Some(location);
+                // A further one, after a change of codec or a death.
+                let follows = self.active && open && index > 0;
+                let Some((file, state)) = self.file(index) else { return false };
+                state.opened = Some(location);
+                let is_new = file.filename != filename;
+                file.filename = filename;
+                if follows && file.started_at == 0 {
+                    // About: the media process says it exactly when the file is closed.
+                    file.started_at = at;
                 }
-                false
+                follows && is_new
             }
             Fact::FileProgress { index, bytes } => {
                 if let Some((file, state)) = self.file(index)

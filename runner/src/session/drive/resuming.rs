@@ -42,11 +42,12 @@ impl Driver<'_> {
         self.tell_gap(told);
     }
 
-    /// A gap is over, if there is a message.
+    /// Tells of a gap that is over, if there is a message, and keeps what a task after this one has to know.
     pub(super) fn tell_gap(&mut self, told: Option<String>) {
-        let Some(message) = told else { return };
-        self.reporter.report(Fact::Noted(message));
-        self.job.resources.checkpoint_writer.gaps(self.gaps.over().clone());
+        if let Some(message) = told {
+            self.reporter.report(Fact::Noted(message));
+        }
+        self.job.resources.checkpoint_writer.gaps(self.gaps.so_far());
     }
 
     /// Where the first media process of this task goes on.
