@@ -192,13 +192,15 @@ class Cloud:
                 state[name] = None
         return state
 
-    def unknown(self, block, state):
+    def unknown(self, block, state, nesting="single"):
         for name, attribute in block["attributes"].items():
-            if attribute.get("computed") and state.get(name) is None:
+            # Of a set's element nothing is made up that may be given: it would be another element.
+            may_be_null = nesting == "set" and attribute.get("optional")
+            if attribute.get("computed") and state.get(name) is None and not may_be_null:
                 state[name] = UNKNOWN
         for name, inner in block["blocks"].items():
             for element in elements(state.get(name)):
-                self.unknown(inner["block"], element)
+                self.unknown(inner["block"], element, inner["nesting"])
         return state
 
     def placeholders(self, state):
