@@ -156,7 +156,11 @@ mod tests {
         let mut gaps = resumed();
         assert_eq!((gaps.settle(None), gaps.end(13 * SECOND)), (None, told(3.0)));
         let mut gaps = resumed();
-        assert_eq!((gaps.end(13 * SECOND), gaps.so_far().sentences.pop()), (None, told(3.0)), "should it die before that");
+        assert_eq!(
+            (gaps.end(13 * SECOND), gaps.so_far().sentences.pop()),
+            (None, told(3.0)),
+            "should it die before that"
+        );
         assert_eq!(gaps.settle(Some(8 * SECOND)), told(5.0));
         assert_eq!((gaps.settle(Some(0)), gaps.end(99 * SECOND)), (None, None), "once");
         assert_eq!((gaps.so_far().count, gaps.so_far().sum_ns), (2, 5_005_000_000));

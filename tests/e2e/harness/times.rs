@@ -44,7 +44,8 @@ pub fn table() -> Vec<String> {
         return Vec::new();
     }
     times.sort_by_key(|time| std::cmp::Reverse(time.ran));
-    let sum = |share| times.iter().filter(|time| time.share == share).map(|time| time.ran.as_secs_f64()).sum::<f64>();
+    let sum =
+        |share| times.iter().filter(|time| time.share == share).fold(0.0, |sum, time| sum + time.ran.as_secs_f64());
     let mut lines = vec![format!(
         "seconds of cases: {:.0} with one place, {:.0} with the whole machine, {:.0} with none",
         sum(Share::Place),

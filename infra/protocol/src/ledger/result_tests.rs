@@ -340,7 +340,9 @@ fn what_each_fact_changes_and_whether_it_is_sent() {
             "a further file, after a change of codec or a death",
             vec![Fact::FileOpened { index: 3, filename: "a-2.mp4".into(), location: "/a-2.mp4".into() }],
             true,
-            |info| assert_eq!((info.file_results[3].filename.as_str(), info.file_results[3].started_at), ("a-2.mp4", 3000)),
+            |info| {
+                assert_eq!((info.file_results[3].filename.as_str(), info.file_results[3].started_at), ("a-2.mp4", 3000))
+            },
         ),
         ("a file fails alone", vec![Fact::FileFailed { index: 0, message: "a.mp4: no space".into() }], false, |info| {
             assert_eq!((info.status(), info.error.as_str()), (EgressStatus::EgressActive, ""))

@@ -100,20 +100,23 @@ async fn find(peer: &mut Peer, joined: &mut Joined, give_up: Instant) -> Result<
             return Ok(MediaPath { tried: peer.take_endpoints().into_iter().collect(), ..path });
         }
         if now >= give_up {
-            let tried: Vec<String> = peer.take_endpoints().into_iter().collect();
-            return Err(match tried.len() {
-                0 => "livekit-server named no address for media".to_owned(),
-                _ => format!("no media connection to any of {}", tried.join(", ")),
-            });
+            return Err(not_connected(peer));
         }
         let wake = if peer.is_secured() { now + READ_EVERY } else { peer.wake_at().max(now + LEAST_WAIT) };
         tokio::select! {
             biased;
-            event = joined.events.recv() => match event {
-                Some(SignalEvent::Message(message)) => answer(*message, peer, joined).await?,
-                Some(SignalEvent::Close(why)) => return Err(format!("livekit-server closed the signal connection: {why}")),
-                None => return Err("the signal connection is over".to_owned()),
-            },
+            event = joined.events.recv() => {
+                let answered = match event {
+                    Some(SignalEvent::Message(message)) => answer(*message, peer, joined).await,
+                    Some(SignalEvent::Close(why)) => Err(format!("livekit-server closed the signal connection: {why}")),
+                    None => Err("the signal connection is over".to_owned()),
+                };
+                // livekit-server gives up after about 15 s too.
+                answered.map_err(|why| match peer.is_secured() {
+                    true => why,
+                    false => format!("{}: {why}", not_connected(peer)),
+                })?;
+            }
             news = peer.wait() => match news {
                 Some(news) => peer.on_news(news),
                 None => {
@@ -126,6 +129,14 @@ async fn find(peer: &mut Peer, joined: &mut Joined, give_up: Instant) -> Result<
         if peer.is_secured() {
             peer.read();
         }
+    }
+}
+
+fn not_connected(peer: &mut Peer) -> String {
+    let tried: Vec<String> = peer.take_endpoints().into_iter().collect();
+    match tried.len() {
+        0 => "livekit-server named no address for media".to_owned(),
+        _ => format!("no media connection to any of {}", tried.join(", ")),
     }
 }
 
