@@ -1,5 +1,5 @@
-"""Every rule finds the mistake that it is for, and lets pass what was done about it: `cases.json`, without terraform. Rules of
-finding 2.3 (what a vendor takes for a value) have no cases yet.
+"""Every rule finds the mistake that it is for, and lets pass what was done about it: `cases.json`, without terraform. Of rules
+about values each one must have found something.
 
 usage: selfcheck.py SCHEMAS RULES CASES.json     folders with aws.json, google.json, azurerm.json, time.json
 """
@@ -44,6 +44,8 @@ class Terraform:
         cloud.run = step.get("run", cloud.run)
         cloud.principal = step.get("principal", cloud.principal)
         try:
+            if "validate" in step:
+                return "; ".join(cloud.validate(step["validate"], self.config(step["validate"], step["with"]))) or "ok"
             if "make" in step:
                 return self.make(step["make"], step.get("with", {}))
             if "read" in step:
@@ -57,8 +59,11 @@ class Terraform:
             return str(refusal)
         return "ok"
 
+    def config(self, kind, given):
+        return full(self.cloud.schema["resource"][kind], given)
+
     def make(self, kind, given):
-        config = full(self.cloud.schema["resource"][kind], given)
+        config = self.config(kind, given)
         wrong = self.cloud.validate(kind, config)
         if wrong:
             return "; ".join(wrong)
@@ -79,6 +84,17 @@ class Terraform:
         return f"replaced for {', '.join(replaced)}" if replaced else "changed" if planned != prior else "no change"
 
 
+class WatchedCloud(Cloud):
+    """Notes which rules about values have found something."""
+
+    broken = set()
+
+    def wrong(self, rule, value):
+        for said in super().wrong(rule, value):
+            self.broken.add(json.dumps(rule))
+            yield said
+
+
 def main(schemas, rules, cases):
     module.SLOW_S = 0
     load = lambda path: json.loads(Path(path).read_text(encoding="utf-8"))
@@ -89,14 +105,16 @@ def main(schemas, rules, cases):
     found, wrong = set(), []
     for case in load(cases):
         found |= set(case["finding"].split())
-        terraform = Terraform(Cloud(merged, {**all_rules[case["provider"]]}, Account()))
+        terraform = Terraform(WatchedCloud(merged, {**all_rules[case["provider"]]}, Account()))
         for number, step in enumerate(case["steps"]):
             said = terraform.step(step)
             expected = step.get("says", "ok")
             if expected not in said if expected not in ("ok", "no change", "changed") else expected != said:
                 wrong.append(f"{case['finding']} ({case['case']}), step {number}: {said!r}, not {expected!r}")
     named = {name for one in all_rules.values() for rule in one_rules(one) for name in rule["finding"].split()}
-    wrong += [f"no case for the rule of {name}" for name in sorted(named - found - {"2.3"})]
+    wrong += [f"no case for the rule of {name}" for name in sorted(named - found)]
+    values = [rule for one in all_rules.values() for part in ("values", "account_values") for rule in one.get(part, [])]
+    wrong += [f"no case breaks {rule}" for rule in values if json.dumps(rule) not in WatchedCloud.broken]
     if wrong:
         sys.exit("\n".join(wrong))
     print(f"{len(load(cases))} cases")
