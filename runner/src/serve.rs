@@ -39,7 +39,7 @@ use crate::upload::UploadResources;
 use crate::upload::checkpoint::CheckpointWriter;
 use crate::upload::stores::{self, StoreFactory};
 use going_on::{go_on, keep_streams, take_over};
-use job::{can_be_updated, first_streams, job_of};
+use job::{RequestedRecording, can_be_updated, job_of};
 pub(crate) use job::{destinations_of, guard_of, settings_of};
 use signals::{forward_signals, log_migrations};
 
@@ -300,31 +300,16 @@ pub async fn serve_request(
     let ledger = EgressLedger::accept(&shot.start, clock.unix_ns());
     let reporter = Reporter::new(ledger, Duration::from_secs(5), clock.clone());
     let (inbox, events) = mpsc::channel(INBOX_CAPACITY);
-    let base = settings.template_base.as_deref();
-    let page = shot.plan.page();
-    let page_url = page
-        .map(|page| spillway_plan::page_url(&shot.start, page.kind, base, (&shot.ws_url, &shot.token)))
-        .transpose()?;
-    let job = SessionJob {
-        rules: settings.rules(&shot.plan.limits),
-        root: settings.root().context("find the working directory")?,
-        media: settings.media_settings(page_url.as_ref()),
-        page_url,
-        streams: first_streams(spillway_plan::stream_urls(&shot.start)?),
-        live_streams: watch::Sender::new(LiveStreams::default()),
-        earlier: None,
-        plan: shot.plan,
-        ws_url: shot.ws_url,
-        token: shot.token,
-        program,
-        clock,
-        resources: UploadResources {
-            destinations: shot.destinations,
-            stores,
-            checkpoint_writer: CheckpointWriter::disabled(),
-            settings: settings.upload.clone(),
-        },
+    let OneShot { start, plan, destinations, ws_url, token } = shot;
+    let resources = UploadResources {
+        destinations,
+        stores,
+        checkpoint_writer: CheckpointWriter::disabled(),
+        settings: settings.upload.clone(),
     };
+    let request = RequestedRecording { start, plan, streams: None, ws_url, token };
+    let live_streams = watch::Sender::new(LiveStreams::default());
+    let job = request.job(settings, program, resources, (clock, live_streams))?;
     let session_tx = inbox.clone();
     // There is no bus for calls to come from.
     let (_, updates) = mpsc::channel(1);

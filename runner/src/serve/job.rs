@@ -1,5 +1,7 @@
 //! A ticket → what the session is given. Values only; secrets stay where they do not print themselves.
 
+use std::path::PathBuf;
+
 use anyhow::Context;
 use prost::Message;
 use spillway_bus::{LiveStream, LiveStreams, Ticket};
@@ -50,32 +52,73 @@ pub(super) fn can_be_updated(ticket: &Ticket) -> bool {
     plan.is_ok_and(|plan| plan.streams().is_some_and(|(_, streams)| streams.can_be_updated()))
 }
 
-/// As they are by now, or as the request says: their keys are in the request and not in the plan.
-fn streams_of(ticket: &Ticket, plan: &EgressPlan) -> anyhow::Result<LiveStreams> {
-    if plan.streams().is_none() {
-        return Ok(LiveStreams::default());
+/// A request to record, from a ticket or without a dispatcher. Its secrets are here and not in the plan.
+pub(super) struct RequestedRecording {
+    pub(super) start: StartEgressRequest,
+    pub(super) plan: EgressPlan,
+    /// As they are by now; `None`: as the request says.
+    pub(super) streams: Option<LiveStreams>,
+    pub(super) ws_url: String,
+    pub(super) token: Secret,
+}
+
+impl RequestedRecording {
+    pub(super) fn of_ticket(ticket: &Ticket) -> anyhow::Result<Self> {
+        let plan = serde_json::from_str::<EgressPlan>(ticket.plan_json.reveal()).map_err(hide_value);
+        let mut plan = plan.context("read the plan in the ticket")?;
+        for output in &mut plan.outputs {
+            if let (Output::Streams(planned), Some(streams)) = (output, &ticket.streams) {
+                planned.count = u32::try_from(streams.live.len()).unwrap_or(u32::MAX);
+            }
+        }
+        Ok(Self {
+            start: StartEgressRequest::decode(ticket.request.reveal().as_slice())
+                .context("read the request in the ticket")?,
+            plan,
+            streams: ticket.streams.clone(),
+            ws_url: ticket.ws_url.clone(),
+            token: ticket.token.clone(),
+        })
     }
-    if let Some(streams) = &ticket.streams {
-        return Ok(streams.clone());
+
+    pub(super) fn job(
+        self,
+        settings: &Settings,
+        program: PathBuf,
+        resources: UploadResources,
+        (clock, live_streams): (Clock, watch::Sender<LiveStreams>),
+    ) -> anyhow::Result<SessionJob> {
+        let Self { start, plan, streams, ws_url, token } = self;
+        let base = settings.template_base.as_deref();
+        let page_url = plan.page().map(|page| spillway_plan::page_url(&start, page.kind, base, (&ws_url, &token)));
+        let page_url = page_url.transpose()?;
+        let streams = match (plan.streams(), streams) {
+            (None, _) => LiveStreams::default(),
+            (Some(_), Some(streams)) => streams,
+            (Some(_), None) => first_streams(spillway_plan::stream_urls(&start)?),
+        };
+        Ok(SessionJob {
+            rules: settings.rules(&plan.limits),
+            root: settings.root().context("find the working directory")?,
+            media: settings.media_settings(page_url.as_ref()),
+            page_url,
+            streams,
+            live_streams,
+            earlier: None,
+            plan,
+            ws_url,
+            token,
+            program,
+            clock,
+            resources,
+        })
     }
-    let start =
-        StartEgressRequest::decode(ticket.request.reveal().as_slice()).context("read the request in the ticket")?;
-    Ok(first_streams(spillway_plan::stream_urls(&start)?))
 }
 
 /// Those of a request, in its order.
-pub(super) fn first_streams(urls: Vec<Secret>) -> LiveStreams {
+fn first_streams(urls: Vec<Secret>) -> LiveStreams {
     let next_id = u32::try_from(urls.len()).unwrap_or(u32::MAX);
     LiveStreams { next_id, live: (0..).zip(urls).map(|(id, url)| LiveStream { id, url }).collect() }
-}
-
-/// Its secrets are in the request and in the ticket, not in the plan.
-fn page_url_of(ticket: &Ticket, plan: &EgressPlan, settings: &Settings) -> anyhow::Result<Option<Secret>> {
-    let Some(page) = plan.page() else { return Ok(None) };
-    let start =
-        StartEgressRequest::decode(ticket.request.reveal().as_slice()).context("read the request in the ticket")?;
-    let base = settings.template_base.as_deref();
-    Ok(Some(spillway_plan::page_url(&start, page.kind, base, (&ticket.ws_url, &ticket.token))?))
 }
 
 pub(super) fn job_of(
@@ -84,30 +127,9 @@ pub(super) fn job_of(
     resources: UploadResources,
     (clock, live_streams): (&Clock, watch::Sender<LiveStreams>),
 ) -> anyhow::Result<SessionJob> {
-    let plan = serde_json::from_str::<EgressPlan>(ticket.plan_json.reveal()).map_err(hide_value);
-    let mut plan = plan.context("read the plan in the ticket")?;
-    let page_url = page_url_of(ticket, &plan, settings)?;
-    let streams = streams_of(ticket, &plan)?;
-    for output in &mut plan.outputs {
-        if let (Output::Streams(planned), Some(streams)) = (output, &ticket.streams) {
-            planned.count = u32::try_from(streams.live.len()).unwrap_or(u32::MAX);
-        }
-    }
-    Ok(SessionJob {
-        streams,
-        live_streams,
-        earlier: None,
-        ws_url: ticket.ws_url.clone(),
-        token: ticket.token.clone(),
-        media: settings.media_settings(page_url.as_ref()),
-        page_url,
-        program: settings.media_program.clone().map_or_else(media::program, Ok)?,
-        root: settings.root().context("find the working directory")?,
-        rules: settings.rules(&plan.limits),
-        resources,
-        plan,
-        clock: clock.clone(),
-    })
+    let request = RequestedRecording::of_ticket(ticket)?;
+    let program = settings.media_program.clone().map_or_else(media::program, Ok)?;
+    request.job(settings, program, resources, (clock.clone(), live_streams))
 }
 
 #[cfg(test)]

@@ -83,10 +83,11 @@ impl PageFolder {
 
 impl Drop for PageFolder {
     fn drop(&mut self) {
-        // Chromium's last processes may still be writing when they are killed; on a busy machine 60 ms were too short.
+        // Chromium's last processes may still be writing when they are killed; on a busy machine 60 ms were too short, and
+        // one of them may make its folder anew, with all above it.
         for attempt in 0..=LAST_ATTEMPT {
             match fs::remove_dir_all(&self.path) {
-                Ok(()) => return,
+                Ok(()) => std::thread::sleep(ATTEMPT_INTERVAL),
                 Err(error) if error.kind() == io::ErrorKind::NotFound => return,
                 Err(error) if attempt == LAST_ATTEMPT => warn!(%error, "the folder of the page is not removed"),
                 Err(_) => std::thread::sleep(ATTEMPT_INTERVAL),

@@ -272,7 +272,7 @@ impl Peer {
                 match Candidate::builder().tcp().host(local).tcptype(TcpType::Active).build() {
                     Ok(candidate) => {
                         self.rtc.add_local_candidate(candidate);
-                        self.poll();
+                        self.check_paths();
                     }
                     Err(error) => debug!(%error, %local, "no candidate"),
                 }
@@ -331,6 +331,11 @@ impl Peer {
             debug!(%error, "input refused");
         }
         self.poll();
+    }
+
+    /// There is a candidate more. str0m looks at its pairs when it is told the time, and names no time for a new one.
+    fn check_paths(&mut self) {
+        self.input(Input::Timeout(Instant::now()));
     }
 
     /// After every input, until it only waits.

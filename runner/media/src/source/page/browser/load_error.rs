@@ -1,5 +1,7 @@
 //! Why a page was not loaded, in livekit/egress' form (`page load error: …`), with a meaning behind Chromium's codes. Pure.
 
+use hyper::StatusCode;
+
 /// Errors of Chromium after which another attempt may succeed: livekit/egress' list.
 const PASSING: &[&str] = &["net::ERR_CERT_VERIFIER_CHANGED", "net::ERR_CONNECTION_CLOSED"];
 
@@ -31,33 +33,6 @@ const MEANINGS: &[(&str, &str)] = &[
     ("net::ERR_CERT_REVOKED", "its certificate is revoked"),
 ];
 
-/// Texts for answers over HTTP/2 and HTTP/3, which have only a number (RFC 9110 15.5, 15.6).
-const STATUS_TEXTS: &[(i64, &str)] = &[
-    (400, "Bad Request"),
-    (401, "Unauthorized"),
-    (402, "Payment Required"),
-    (403, "Forbidden"),
-    (404, "Not Found"),
-    (405, "Method Not Allowed"),
-    (406, "Not Acceptable"),
-    (407, "Proxy Authentication Required"),
-    (408, "Request Timeout"),
-    (409, "Conflict"),
-    (410, "Gone"),
-    (414, "URI Too Long"),
-    (421, "Misdirected Request"),
-    (426, "Upgrade Required"),
-    (429, "Too Many Requests"),
-    (431, "Request Header Fields Too Large"),
-    (451, "Unavailable For Legal Reasons"),
-    (500, "Internal Server Error"),
-    (501, "Not Implemented"),
-    (502, "Bad Gateway"),
-    (503, "Service Unavailable"),
-    (504, "Gateway Timeout"),
-    (511, "Network Authentication Required"),
-];
-
 /// No answer in time.
 pub const TIMED_OUT: &str = "page load error: timed out";
 
@@ -81,9 +56,10 @@ pub fn may_pass(code: &str) -> bool {
 
 /// Of a main document with a status of 400 or more; `text` as its server sent it, perhaps empty.
 pub fn http(status: i64, text: &str) -> String {
-    let known = || STATUS_TEXTS.iter().find(|(known, _)| *known == status).map(|(_, text)| (*text).to_owned());
+    // Answers over HTTP/2 and HTTP/3 have only a number.
+    let known = || u16::try_from(status).ok().and_then(|status| StatusCode::from_u16(status).ok()?.canonical_reason());
     let text = match text.trim() {
-        "" => known().unwrap_or_else(|| format!("HTTP status {status}")),
+        "" => known().map_or_else(|| format!("HTTP status {status}"), str::to_owned),
         // A server may say anything.
         text => text.chars().filter(|character| !character.is_control()).take(100).collect(),
     };

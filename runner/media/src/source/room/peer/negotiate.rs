@@ -62,7 +62,7 @@ impl Peer {
                 self.add_remote(&candidate);
             }
         }
-        self.poll();
+        self.check_paths();
         Ok(answer.to_sdp_string())
     }
 
@@ -93,6 +93,7 @@ impl Peer {
         }
         if self.offered {
             self.add_remote(candidate);
+            self.check_paths();
         } else {
             self.early_candidates.push(candidate.to_owned());
         }

@@ -90,7 +90,7 @@ impl Peer {
         match Candidate::relayed(relayed, link.local, "udp") {
             Ok(candidate) => {
                 self.rtc.add_local_candidate(candidate);
-                self.poll();
+                self.check_paths();
             }
             Err(error) => debug!(%error, %relayed, "no candidate"),
         }
