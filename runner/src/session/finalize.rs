@@ -26,7 +26,10 @@ use crate::report::Reporter;
 use crate::results::{self, FileResult, ImageResult, PlaylistResult};
 use crate::upload::checkpoint::CheckpointWriter;
 
-/// A media process that has sent its last event, or was told to stop, exits by itself within this.
+/// A media process that has sent its last event exits by itself within this: killed before, it leaves a page's profile behind,
+/// whose browser may take seconds to die on a busy machine. By then everything is reported.
+const EXIT_TIMEOUT: Duration = Duration::from_secs(8);
+/// After SIGTERM.
 const EXIT_GRACE: Duration = Duration::from_secs(2);
 /// For what a task that has to leave still stores: platforms kill it 30 s after they have told it, or later.
 const LEAVE_TIMEOUT: Duration = Duration::from_secs(15);
@@ -99,7 +102,7 @@ pub(super) async fn end_recording(
         },
     };
     if !written_to {
-        media.end(EXIT_GRACE, EXIT_GRACE).await;
+        media.end(if has_ended { EXIT_TIMEOUT } else { EXIT_GRACE }, EXIT_GRACE).await;
     }
     if aborted {
         // It may have written until now.
