@@ -16,7 +16,7 @@ use spillway_tests::egress::{Egress, complete_all};
 use spillway_tests::foreign::{BrowserOptions, ForeignPublisher};
 
 use crate::foreign::{composed, is_there, shows, shows_and_sounds};
-use crate::harness::{E2eHarness, case, exclusive_recording, unless};
+use crate::harness::{E2eHarness, case, exclusive_recording};
 use crate::recording_probe::RecordingProbe;
 
 pub fn cases() -> Vec<Trial> {
@@ -24,10 +24,7 @@ pub fn cases() -> Vec<Trial> {
         application("applications::h264", "h264", (960, 540)),
         application("applications::vp8", "vp8", (960, 540)),
         application("applications::vp9", "vp9", (640, 360)),
-        unless(
-            Some("not mended yet: Chromium refuses the copied AV1 SVC".to_owned()),
-            application("applications::av1", "av1", (640, 360)),
-        ),
+        application("applications::av1", "av1", (640, 360)),
         case("applications::a_screen_at_one_picture_a_second", slow_screen),
     ]
 }
