@@ -131,9 +131,9 @@ where
     let case = name.to_owned();
     Trial::test(name.to_owned(), move || {
         let recording = || harness().and_then(|harness| runtime().block_on(record(harness)));
-        let recorded = timed(&case, Share::Whole, || MACHINE.all_places(), recording);
+        let recorded = on_machine(&case, Share::Whole, recording);
         let looking = || recorded.and_then(|recorded| runtime().block_on(look(recorded)));
-        timed(&case, Share::Place, || MACHINE.place(), looking).map_err(|error| failed(&error))
+        on_machine(&case, Share::Place, looking).map_err(|error| failed(&error))
     })
 }
 
@@ -210,27 +210,35 @@ fn failed(error: &anyhow::Error) -> Failed {
     Failed::from(format!("{error:#}"))
 }
 
+/// Runs something with its share of the machine, and notes how long it waited and ran.
+fn on_machine<T>(name: &str, share: Share, body: impl FnOnce() -> T) -> T {
+    let take = || match share {
+        Share::Place => Some(MACHINE.place()),
+        Share::Whole => Some(MACHINE.all_places()),
+        Share::Waiting => None,
+    };
+    timed(name, share, take, body)
+}
+
+fn trial(name: &str, share: Share, body: impl FnOnce() -> Result<()> + Send + 'static) -> Trial {
+    let case = name.to_owned();
+    Trial::test(name.to_owned(), move || on_machine(&case, share, body).map_err(|error| failed(&error)))
+}
+
 /// A case that starts its own servers, or needs none.
 pub fn alone(name: &str, body: impl FnOnce() -> Result<()> + Send + 'static) -> Trial {
-    let case = name.to_owned();
-    Trial::test(name.to_owned(), move || {
-        timed(&case, Share::Place, || MACHINE.place(), body).map_err(|error| failed(&error))
-    })
+    trial(name, Share::Place, body)
 }
 
 /// As [`alone`], of one that waits nearly all the time: it takes no place, and runs beside all others.
 pub fn waiting(name: &str, body: impl FnOnce() -> Result<()> + Send + 'static) -> Trial {
-    let case = name.to_owned();
-    Trial::test(name.to_owned(), move || timed(&case, Share::Waiting, || (), body).map_err(|error| failed(&error)))
+    trial(name, Share::Waiting, body)
 }
 
 /// As [`alone`], with no case beside it: three composites and three copies at once are what two cores record in time, and
 /// what a kill then costs is the fault's doing, not the load's.
 pub fn exclusive(name: &str, body: impl FnOnce() -> Result<()> + Send + 'static) -> Trial {
-    let case = name.to_owned();
-    Trial::test(name.to_owned(), move || {
-        timed(&case, Share::Whole, || MACHINE.all_places(), body).map_err(|error| failed(&error))
-    })
+    trial(name, Share::Whole, body)
 }
 
 /// With a reason, the case is skipped: counted as ignored, and listed at the end of the run. `--include-ignored` runs

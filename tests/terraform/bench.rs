@@ -4,9 +4,9 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::{Mutex, OnceLock, PoisonError};
+use std::sync::{LazyLock, Mutex, PoisonError};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, anyhow, bail, ensure};
 use serde_json::Value;
 use spillway_tests::assets::cache;
 use tempfile::TempDir;
@@ -198,14 +198,8 @@ pub fn installed(name: &str) -> Result<PathBuf> {
 }
 
 fn bench() -> Result<&'static TempDir> {
-    static BENCH: OnceLock<TempDir> = OnceLock::new();
-    static MAKING: Mutex<()> = Mutex::new(());
-    let _alone = MAKING.lock().unwrap_or_else(PoisonError::into_inner);
-    if let Some(bench) = BENCH.get() {
-        return Ok(bench);
-    }
-    let bench = set_up()?;
-    Ok(BENCH.get_or_init(|| bench))
+    static BENCH: LazyLock<Result<TempDir>> = LazyLock::new(set_up);
+    BENCH.as_ref().map_err(|error| anyhow!("{error:#}"))
 }
 
 fn set_up() -> Result<TempDir> {

@@ -59,10 +59,11 @@ async fn a_recording_goes_on_in_another_file_and_the_gap_is_named() {
         }
         let [first, second] = &last.file_results[..] else { panic!("{last:?}") };
         assert!(first.ended_at < second.started_at && second.started_at - first.ended_at < 2_500_000_000, "{last:?}");
-        // The egress starts with its request.
+        // The egress starts with its request, the recording with its first media.
         assert!(first.started_at >= last.started_at, "{last:?}");
         let manifest = std::fs::read(harness.folder.path().join("EG_1.json")).unwrap();
         let manifest: Value = serde_json::from_slice(&manifest).unwrap();
+        assert_eq!(manifest["started_at"].as_i64(), Some(first.started_at), "{manifest}");
         let (quality, files) = (&manifest["quality"], manifest["files"].as_array().unwrap().len());
         assert_eq!((quality["gaps"].as_u64(), files), (Some(1), 2), "{manifest}");
         assert!(quality["degraded"][0].as_str().unwrap().starts_with(&gap), "{manifest}");

@@ -72,6 +72,7 @@ async fn another_task_goes_on_in_further_files_and_each_gap_is_named() {
     assert!(times.is_sorted() && times[0] >= last.started_at, "{times:?}");
     let manifest = std::fs::read(harness.folder.path().join("EG_1.json")).unwrap();
     let manifest: Value = serde_json::from_slice(&manifest).unwrap();
+    assert_eq!(manifest["started_at"].as_i64(), Some(times[0]), "{manifest}");
     let (quality, files) = (&manifest["quality"], manifest["files"].as_array().unwrap().len());
     assert_eq!((quality["gaps"].as_u64(), files), (Some(2), 3), "{manifest}");
     assert!(harness.registry().list_live().await.unwrap().is_empty());

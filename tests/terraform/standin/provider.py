@@ -78,33 +78,14 @@ def opened(value, known):
     if not isinstance(value, dict):
         return value
     for name, inner in known["attributes"].items():
-        value[name] = each_dynamic(value.get(name), inner["type"], without_type)
+        found = value.get(name)
+        if inner["type"] != "dynamic" or found is None or found is UNKNOWN:
+            continue
+        value[name] = found["value"] if isinstance(found, dict) and set(found) == {"value", "type"} else found[1]
     for name, inner in known["blocks"].items():
         for element in nested(value.get(name)):
             opened(element, inner["block"])
     return value
-
-
-def each_dynamic(value, shape, convert):
-    """With `convert` done to what is of an open type, however deep within lists and maps."""
-    if value is None or value is UNKNOWN:
-        return value
-    if shape == "dynamic":
-        return convert(value)
-    if isinstance(shape, list) and isinstance(value, list):
-        return [each_dynamic(element, shape[1], convert) for element in value]
-    if isinstance(shape, list) and isinstance(value, dict):
-        return {key: each_dynamic(element, shape[1], convert) for key, element in value.items()}
-    return value
-
-
-def without_type(found):
-    """JSON has an object of value and type, msgpack a list of type and value."""
-    return found["value"] if isinstance(found, dict) and set(found) == {"value", "type"} else found[1]
-
-
-def with_type(found):
-    return [json.dumps(type_of(found)).encode(), found]
 
 
 def packed(value, known):
@@ -121,7 +102,10 @@ def closed(value, known):
         return value
     value = dict(value)
     for name, inner in known["attributes"].items():
-        value[name] = each_dynamic(value.get(name), inner["type"], with_type)
+        found = value.get(name)
+        value[name] = found
+        if inner["type"] == "dynamic" and found is not None and found is not UNKNOWN:
+            value[name] = [json.dumps(type_of(found)).encode(), found]
     for name, inner in known["blocks"].items():
         found = value.get(name)
         if isinstance(found, list):

@@ -48,11 +48,6 @@ def computed_type(body):
     return hcl_type("list", name)
 
 
-def within(closed, shape):
-    """`closed` in place of an open type, if there is one to take."""
-    return closed if closed and shape == "dynamic" else shape
-
-
 class Source:
     """The TypeScript of one resource."""
 
@@ -78,11 +73,14 @@ class Source:
     def block(self, owner, known):
         flags = self.classes.get(owner, {})
         attributes, blocks = {}, {}
-        # With an open type within a block terraform sends the block's list as a tuple with its own type. Nothing reads those.
-        closed = [] if owner == self.root[0] else ["list", "string"]
+
+        def concrete(shape):
+            # With an open type within a block terraform sends the block's list as a tuple with its own type. Nothing reads those.
+            return ["list", "string"] if shape == "dynamic" and owner != self.root[0] else shape
+
         for name, ((computed, _, _), body) in flags.items():
             if name not in known and computed:
-                attributes[name] = {"type": within(closed, computed_type(body)), "computed": True}
+                attributes[name] = {"type": concrete(computed_type(body)), "computed": True}
         for name, (value, is_block, shape, element) in known.items():
             (computed, _, required), _ = flags.get(name, ([False, True, False], ""))
             if is_block:
@@ -97,7 +95,7 @@ class Source:
                     "block": self.block(inner, self.functions.get(function, {})),
                 }
             else:
-                attribute = {"type": within(closed, hcl_type(shape, element)), "required": required}
+                attribute = {"type": concrete(hcl_type(shape, element)), "required": required}
                 attribute["optional"] = not required
                 attribute["computed"] = computed and not required
                 attribute["write_only"] = name.endswith("_wo")
