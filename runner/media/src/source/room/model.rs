@@ -2,6 +2,7 @@
 //! of the subscription and of the recording out.
 
 mod choice;
+mod empty_room;
 mod media;
 mod presence;
 mod undelivered;
@@ -18,6 +19,7 @@ use spillway_plan::{Source, StereoSide};
 
 use crate::receive::event::{Publication, RoomEvent, SourceTime};
 use crate::track::TrackSource;
+use empty_room::EmptyRoomCheck;
 use media::Awaited;
 use presence::{ParticipantPresence, TimeAway};
 
@@ -45,6 +47,8 @@ pub(super) enum RoomChange {
         identity: String,
         away: TimeAway,
     },
+    /// Nobody is in the room: join again to see whether it is still the one.
+    JoinAgain,
     Over(MediaEndReason),
 }
 
@@ -82,6 +86,7 @@ pub(super) struct RoomModel {
     presence: ParticipantPresence,
     return_by: Option<SourceTime>,
     other_room: bool,
+    empty_room: EmptyRoomCheck,
     seen: bool,
     waiting: String,
 }
@@ -138,6 +143,7 @@ impl RoomModel {
             presence: ParticipantPresence::new(waits.return_grace),
             return_by: None,
             other_room: false,
+            empty_room: EmptyRoomCheck::default(),
             seen: false,
             waiting: String::new(),
         }
@@ -151,6 +157,7 @@ impl RoomModel {
     ) -> Vec<RoomChange> {
         self.own_sid = own.sid.clone();
         self.appear_by = now + self.appear;
+        self.empty_room.joined(now);
         let mut changes = self.update(others, now);
         self.waiting_message(&mut changes);
         changes
@@ -169,6 +176,7 @@ impl RoomModel {
         self.speakers.clear();
         self.return_by = Some(now + RETURN_TIMEOUT);
         self.other_room = other_room;
+        self.empty_room.joined(now);
         let before = std::mem::take(&mut self.chosen);
         let mut changes = Vec::new();
         for participant in others {
@@ -200,6 +208,18 @@ impl RoomModel {
         changes
     }
 
+    /// Joined anew because of [`RoomChange::JoinAgain`], and the room is still the one: nothing was lost meanwhile.
+    pub(super) fn joined_again(
+        &mut self,
+        own: &ParticipantInfo,
+        others: &[ParticipantInfo],
+        now: SourceTime,
+    ) -> Vec<RoomChange> {
+        self.own_sid = own.sid.clone();
+        self.participants.clear();
+        self.update(others, now)
+    }
+
     pub(super) fn update(&mut self, infos: &[ParticipantInfo], now: SourceTime) -> Vec<RoomChange> {
         let mut changes = Vec::new();
         for info in infos {
@@ -225,6 +245,9 @@ impl RoomModel {
             if self.other_room && self.participants.is_empty() && with_the_room {
                 changes.push(closed("the room was closed while the connection to it was lost"));
             }
+        }
+        if self.empty_room.tick(now) {
+            changes.push(RoomChange::JoinAgain);
         }
         self.judge(now, &mut changes);
         changes
@@ -310,6 +333,7 @@ impl RoomModel {
             }
             return;
         }
+        self.empty_room.is_known();
         let participant = self.participants.entry(info.sid.clone()).or_default();
         if info.version < participant.version {
             return;

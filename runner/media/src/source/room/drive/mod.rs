@@ -66,6 +66,8 @@ struct RoomDriver {
     /// Signalling works; while it does not, `back` will say how it ended.
     link_up: bool,
     lost_since: Option<Instant>,
+    /// The connection was given up for a new one only to see which room has the name.
+    looks_again: bool,
     /// Signalling or media does not work, as the receiver knows it.
     trouble: bool,
     /// While the participant of the recording is away, the recording stands still.

@@ -2,8 +2,8 @@
 
 use std::time::{Duration, Instant};
 
-use livekit_protocol::UpdateSubscription;
 use livekit_protocol::signal_request::Message as Request;
+use livekit_protocol::{Room, UpdateSubscription};
 use spillway_ipc::MediaEndReason;
 use tracing::{debug, info};
 
@@ -26,15 +26,23 @@ impl RoomDriver {
         let own = response.participant.clone().unwrap_or_default();
         let others = response.other_participants.clone();
         info!(room = room.name, room_id = room.sid, participants = others.len(), "joined");
-        if !self.room_id.is_empty() && !room.sid.is_empty() && self.room_id != room.sid {
-            let message = format!("room {} is over; another of the same name has begun", self.room_id);
-            self.end(MediaEndReason::SourceClosed { message }, Duration::ZERO);
+        if self.is_over(&room) {
             return;
         }
         self.room_id = room.sid.clone();
         self.say(RoomMessage::Joined { room_id: room.sid, room_name: room.name });
         let changes = self.model.joined(&own, &others, self.since(Instant::now()));
         self.obey(changes).await;
+    }
+
+    /// True: another room has the name now, so the one that is recorded is over.
+    pub(super) fn is_over(&mut self, joined: &Room) -> bool {
+        let is_over = !self.room_id.is_empty() && !joined.sid.is_empty() && self.room_id != joined.sid;
+        if is_over {
+            let message = format!("room {} is over; another of the same name has begun", self.room_id);
+            self.end(MediaEndReason::SourceClosed { message }, Duration::ZERO);
+        }
+        is_over
     }
 
     pub(super) async fn command(&mut self, command: Option<RoomCommand>) {
@@ -130,6 +138,7 @@ impl RoomDriver {
                     let message = away.message(&identity, self.receiver.origin());
                     self.say(RoomMessage::Noted(message));
                 }
+                RoomChange::JoinAgain => self.join_again(),
                 RoomChange::Over(why) => self.end(why, LAST_PACKETS),
             }
         }

@@ -138,14 +138,29 @@ impl RoomDriver {
             return;
         }
         info!(why, full, "connection to the room lost");
+        let wait = self.recovery.lost();
+        self.get_back(full, wait);
+    }
+
+    fn get_back(&mut self, full: bool, wait: Duration) {
         self.link_up = false;
         self.lost_since = Some(Instant::now());
-        let wait = self.recovery.lost();
         link::get_back(self.link.client.clone(), self.params.clone(), full, wait, self.back_in.clone());
+    }
+
+    /// Nothing is wrong, but nobody is there: whether the room is still the one.
+    pub(super) fn join_again(&mut self) {
+        if !self.link_up || self.over.is_some() {
+            return;
+        }
+        info!(room_id = self.room_id, "nobody is in the room: it is joined again");
+        self.looks_again = true;
+        self.get_back(true, Duration::ZERO);
     }
 
     pub(super) async fn came_back(&mut self, back: Option<Reconnect>) {
         let away = self.lost_since.take().map_or(0.0, |since| since.elapsed().as_secs_f64());
+        let looks_again = std::mem::take(&mut self.looks_again);
         match back {
             Some(Reconnect::Resumed) => {
                 self.link_up = true;
@@ -178,6 +193,15 @@ impl RoomDriver {
                 let room = response.room.clone().unwrap_or_default();
                 let own = response.participant.clone().unwrap_or_default();
                 let others = response.other_participants.clone();
+                self.demands.forget_told();
+                self.delivery.restart();
+                if looks_again {
+                    if !self.is_over(&room) {
+                        let changes = self.model.joined_again(&own, &others, now);
+                        self.obey(changes).await;
+                    }
+                    return;
+                }
                 let other_room = !room.sid.is_empty() && room.sid != self.room_id;
                 self.room_id = room.sid.clone();
                 self.say(RoomMessage::Joined { room_id: room.sid, room_name: room.name });
@@ -186,8 +210,6 @@ impl RoomDriver {
                     count => format!(" (rejoin {count})"),
                 };
                 self.say(RoomMessage::Noted(format!("reconnected to the room after {away:.1} s{again}")));
-                self.demands.forget_told();
-                self.delivery.restart();
                 let changes = self.model.rejoined(&own, &others, other_room, now);
                 self.obey(changes).await;
             }

@@ -71,6 +71,7 @@ pub(crate) async fn run(
         back,
         link_up: true,
         lost_since: None,
+        looks_again: false,
         trouble: false,
         waits_for_return: options.waits_for_return,
         recovery: MediaRecovery::default(),

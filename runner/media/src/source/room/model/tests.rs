@@ -211,6 +211,33 @@ fn after_a_rejoin_the_same_source_under_a_new_sid_goes_on() {
 }
 
 #[test]
+fn a_room_that_stays_empty_after_a_join_is_joined_again_once() {
+    let mut model = model(Source::Room);
+    model.joined(&me(), &[], ms(0));
+    let asks = |changes: &[RoomChange]| changes.contains(&RoomChange::JoinAgain);
+    assert!(!asks(&model.tick(ms(4999))) && asks(&model.tick(ms(5000))) && !asks(&model.tick(ms(5001))));
+    // It is still the one: nobody is missed, and what comes and goes is recorded as before.
+    assert_eq!(over(&model.joined_again(&me(), &[], ms(5050))), None);
+    assert!(!asks(&model.tick(ms(60_000))));
+    let changes = model.update(&[participant("PA_a", 1, &[camera("TR_1")])], ms(60_100));
+    assert_eq!(subscribed(&changes), ["TR_1"]);
+    let changes = model.update(&[gone("PA_a")], ms(61_000));
+    assert!(changes.contains(&RoomChange::Left { sid: "TR_1".to_owned() }), "{changes:?}");
+    assert!(!asks(&model.tick(ms(70_000))), "the server tells the end of a room in which somebody was");
+    model.rejoined(&me(), &[], false, ms(80_000));
+    assert!(asks(&model.tick(ms(85_000))), "after every join of ours");
+}
+
+#[test]
+fn a_room_in_which_somebody_was_is_not_joined_again() {
+    let mut model = model(Source::Room);
+    model.joined(&me(), &[participant("PA_a", 1, &[])], ms(0));
+    model.tick(ms(1000));
+    model.update(&[gone("PA_a")], ms(2000));
+    assert!(!model.tick(ms(5000)).contains(&RoomChange::JoinAgain));
+}
+
+#[test]
 fn who_does_not_come_back_after_a_rejoin_ends_the_recording() {
     let mut model = model(Source::Participant { identity: "a".to_owned(), screen_share: false });
     model.joined(&me(), &[participant("PA_a", 1, &[camera("TR_1")])], ms(0));
@@ -258,7 +285,7 @@ fn while_our_own_connection_was_lost_a_participant_was_not_away() {
     let mut model = with_grace(Source::Participant { identity: "a".to_owned(), screen_share: false }, ms(10_000));
     model.joined(&me(), &[participant("PA_a", 1, &[camera("TR_1")])], ms(0));
     assert_eq!(model.rejoined(&me(), &[], true, ms(5000)), []);
-    assert_eq!(model.tick(ms(20_000)), [], "everyone has 30 s after a restart of the server");
+    assert_eq!(model.tick(ms(20_000)), [RoomChange::JoinAgain], "everyone has 30 s after a restart of the server");
     let returned = ParticipantInfo { identity: "a".to_owned(), ..participant("PA_a2", 1, &[camera("TR_7")]) };
     assert_eq!(model.update(&[returned], ms(21_000)), [RoomChange::Subscribe("TR_7".to_owned())]);
 }
