@@ -6,7 +6,7 @@ use std::sync::Arc;
 use spillway_bus::{BusError, LedgerLine, OpenTaskEntry, Record, TaskFacts, TaskKey, Tasks};
 use spillway_cost::Platform;
 use spillway_launchers::{ExitReport, TaskLinks};
-use spillway_protocol::livekit::EgressInfo;
+use spillway_protocol::ledger::RecordingTotals;
 use tracing::warn;
 
 use super::entry::{Entry, TaskEnd, entry, month};
@@ -68,7 +68,7 @@ impl TaskAccounts {
         let billed = exit_report.and_then(|exit_report| exit_report.billed);
         let (from_ms, to_ms) = billed.map_or(own, |billed| (billed.from, billed.to));
         // Bytes that a salvage run stored are in its own line: the line of the task before it was written earlier.
-        let recorded = recorded(&info);
+        let recorded = RecordingTotals::of(&info);
         TaskEnd {
             from_ms,
             to_ms: to_ms.max(from_ms),
@@ -78,8 +78,8 @@ impl TaskAccounts {
                 None => info.started_at == 0,
             },
             machine: exit_report.and_then(|exit_report| exit_report.machine),
-            bytes: recorded.0,
-            recorded_s: recorded.1,
+            bytes: recorded.bytes,
+            recorded_s: recorded.lasted as f64 / 1e9,
             outcome: match (record.is_some(), exit_report) {
                 (true, _) if info.error.is_empty() => info.status().as_str_name().to_lowercase(),
                 (true, _) => info.error.clone(),
@@ -138,59 +138,4 @@ impl TaskAccounts {
 /// The platform will report the billed window, and has not yet.
 pub(super) fn lacks_its_bill(facts: &TaskFacts, exit_report: &ExitReport) -> bool {
     exit_report.billed.is_none() && !exit_report.how.never_ran() && facts.platform != Platform::Host
-}
-
-/// Bytes and seconds of the recording, whatever its outputs are.
-fn recorded(info: &EgressInfo) -> (u64, f64) {
-    let files = info.file_results.iter().map(|file| (file.size, file.started_at, file.duration));
-    let segments = info.segment_results.iter().map(|hls| (hls.size, hls.started_at, hls.duration));
-    let streams = info.stream_results.iter().map(|stream| (0, stream.started_at, stream.duration));
-    // From the first image to the last one; their sizes are not told.
-    let images = info.image_results.iter().map(|images| {
-        let lasted = images.ended_at.saturating_sub(images.started_at);
-        (0, images.started_at, lasted)
-    });
-    let results: Vec<(i64, i64, i64)> = files.chain(segments).chain(streams).chain(images).collect();
-    let bytes = results.iter().map(|(bytes, ..)| u64::try_from(*bytes).unwrap_or(0)).sum();
-    // An egress starts with its request and may end long after its outputs, so their own times come first.
-    let max_ns = results.iter().map(|(.., duration)| *duration).max().unwrap_or(0);
-    let began = results.iter().map(|(_, began, _)| *began).filter(|at| *at > 0).min();
-    let lasted = match (max_ns, began.unwrap_or(info.started_at), info.ended_at) {
-        (max_ns, _, _) if max_ns > 0 => max_ns,
-        (_, began, ended) if began > 0 && ended > began => ended - began,
-        _ => 0,
-    };
-    (bytes, lasted as f64 / 1e9)
-}
-
-#[cfg(test)]
-mod tests {
-    use spillway_protocol::livekit::{FileInfo, ImagesInfo, SegmentsInfo, StreamInfo};
-
-    use super::*;
-
-    #[test]
-    fn every_kind_of_output_is_billed() {
-        let file = FileInfo { size: 700, started_at: 2_000_000_000, duration: 4_000_000_000, ..FileInfo::default() };
-        let hls =
-            SegmentsInfo { size: 300, started_at: 1_000_000_000, duration: 5_000_000_000, ..SegmentsInfo::default() };
-        let stream = StreamInfo { started_at: 1_500_000_000, duration: 3_000_000_000, ..StreamInfo::default() };
-        let info = |files: Vec<FileInfo>, segments: Vec<SegmentsInfo>, streams: Vec<StreamInfo>| EgressInfo {
-            started_at: 1,
-            ended_at: 9_000_000_000,
-            file_results: files,
-            segment_results: segments,
-            stream_results: streams,
-            ..EgressInfo::default()
-        };
-        assert_eq!(recorded(&info(vec![], vec![hls.clone()], vec![])), (300, 5.0));
-        assert_eq!(recorded(&info(vec![], vec![], vec![stream.clone()])), (0, 3.0));
-        assert_eq!(recorded(&info(vec![file], vec![hls.clone()], vec![stream])), (1000, 5.0));
-        let images = ImagesInfo { started_at: 1_500_000_000, ended_at: 8_500_000_000, ..ImagesInfo::default() };
-        let alone = EgressInfo { image_results: vec![images], ..info(vec![], vec![], vec![]) };
-        assert_eq!(recorded(&alone), (0, 7.0));
-        // No output says how long it was.
-        let unmeasured = SegmentsInfo { duration: 0, ..hls };
-        assert_eq!(recorded(&info(vec![], vec![unmeasured], vec![])), (300, 8.0));
-    }
 }

@@ -2,8 +2,8 @@
 //! the caller's task.
 
 use spillway_bus::{ClaimToken, LiveStreams, Tickets, UploadStates};
-use spillway_protocol::ledger::Fact;
-use spillway_protocol::livekit::{EgressInfo, EgressStatus};
+use spillway_protocol::ledger::{Fact, RecordingTotals};
+use spillway_protocol::livekit::EgressStatus;
 use tokio::sync::{mpsc, watch};
 use tracing::{info, warn};
 
@@ -74,7 +74,7 @@ pub(super) async fn go_on(
         job.plan.room_id.clone_from(&info.room_id);
     }
     let is_active = info.status() == EgressStatus::EgressActive;
-    let first = checkpoint.started_at().or_else(|| is_active.then(|| first_media(&info)));
+    let first = checkpoint.started_at().or_else(|| is_active.then(|| RecordingTotals::of(&info).began));
     if let (Some(started_at), false) = (first, is_active) {
         // It died before it was able to report that.
         reporter.report(Fact::Active { started_at });
@@ -88,14 +88,4 @@ pub(super) async fn go_on(
         ended = drive(job, reporter, events, updates, session_tx) => ended,
         () = saving => SessionEnd::OwnershipLost,
     }
-}
-
-/// Unix nanoseconds of the first media that an EgressInfo tells of: the egress itself starts with its request.
-fn first_media(info: &EgressInfo) -> i64 {
-    let files = info.file_results.iter().map(|file| file.started_at);
-    let segments = info.segment_results.iter().map(|segments| segments.started_at);
-    let images = info.image_results.iter().map(|images| images.started_at);
-    let streams = info.stream_results.iter().map(|stream| stream.started_at);
-    let told = files.chain(segments).chain(images).chain(streams).filter(|at| *at > 0).min();
-    told.unwrap_or(info.started_at)
 }

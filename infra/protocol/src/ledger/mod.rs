@@ -10,6 +10,7 @@ mod info_bytes;
 mod results;
 mod streams;
 mod terminal;
+mod totals;
 
 use livekit_protocol as livekit;
 use livekit_protocol::EgressStatus;
@@ -20,6 +21,7 @@ pub use self::fact::{EgressEndReason, Fact, Outcome};
 use self::results::{bounded, entry, signed};
 use self::streams::{LedgerStream, StreamResults};
 use self::terminal::TerminalState;
+pub use self::totals::RecordingTotals;
 use crate::code::Code;
 
 /// Bound of the text in `details`, which people read.
