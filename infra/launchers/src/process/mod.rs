@@ -16,6 +16,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use rustix::process::Signal;
 use spillway_cost::Platform;
+use spillway_process::ProcessStat;
 use spillway_process::environment::inherited;
 use spillway_protocol::ids::EgressId;
 use tokio::io::AsyncWriteExt;
@@ -158,7 +159,7 @@ impl ProcessLauncher {
         let passing = |message: &str| LaunchError::Transient { message: message.to_owned(), source: None };
         let pid = child.id().and_then(|pid| i32::try_from(pid).ok()).ok_or_else(|| passing("the child has no pid"))?;
         // It was not waited for yet, so even a child that has exited is still in /proc.
-        let start_ticks = procfs::stat(pid).ok_or_else(|| passing("the child is not in /proc"))?.start_ticks;
+        let start_ticks = ProcessStat::of(pid).ok_or_else(|| passing("the child is not in /proc"))?.start_ticks;
         let identity = ProcessIdentity { namespace: self.namespace.clone(), pid, start_ticks };
 
         let line = format!("{}\n", order.handover.reveal());
@@ -221,7 +222,7 @@ impl Launcher for ProcessLauncher {
         };
         match exit {
             Some(exit) => TaskStatus::Gone(ExitReport::from(exit).ended_by(ended)),
-            None if procfs::stat(identity.pid).is_some_and(|stat| stat.start_ticks == identity.start_ticks) => {
+            None if ProcessStat::of(identity.pid).is_some_and(|stat| stat.start_ticks == identity.start_ticks) => {
                 TaskStatus::Alive
             }
             // Not our child: all that is known is whether we stopped it.
@@ -307,7 +308,7 @@ fn value_in<'a>(environment: &'a [u8], name: &str) -> Option<&'a str> {
 /// Waits until `setsid` has made its session, a millisecond or two; at most a second, and not for a child that has exited.
 async fn wait_for_own_session(identity: &ProcessIdentity) {
     for _ in 0..1000 {
-        match procfs::stat(identity.pid) {
+        match ProcessStat::of(identity.pid) {
             Some(stat) if stat.session != identity.pid && !stat.is_dead() => {
                 tokio::time::sleep(Duration::from_millis(1)).await
             }

@@ -1,9 +1,10 @@
-//! Processes in `/proc`: state, session, environment, and an identity that a recycled pid does not share. Reads are short and
+//! Processes in `/proc`: environment, and an identity that a recycled pid does not share. Reads are short and
 //! block; called from the launcher's async methods.
 
 use std::path::Path;
 
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+use spillway_process::ProcessStat;
 
 /// Identity of a process: pids are recycled, the start time on this boot in this namespace is not.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -35,7 +36,7 @@ impl ProcessIdentity {
 
     /// Whether it runs; a zombie does not.
     pub fn is_alive(&self) -> bool {
-        stat(self.pid).is_some_and(|stat| stat.start_ticks == self.start_ticks && !stat.is_dead())
+        ProcessStat::of(self.pid).is_some_and(|stat| stat.start_ticks == self.start_ticks && !stat.is_dead())
     }
 
     /// False when it has exited. The signal goes through a pidfd that was opened before the identity was checked, so it cannot
@@ -55,45 +56,12 @@ pub(super) fn namespace() -> String {
     format!("{}+{}", boot.trim(), namespace.display())
 }
 
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Stat {
-    /// `R`, `S`, `Z` …
-    pub state: char,
-    /// Session id.
-    pub session: i32,
-    /// Start time, clock ticks since boot.
-    pub start_ticks: u64,
-}
-
-impl Stat {
-    /// True also for a zombie, which only waits for its parent's wait().
-    pub fn is_dead(&self) -> bool {
-        matches!(self.state, 'Z' | 'X' | 'x')
-    }
-}
-
-pub(super) fn stat(pid: i32) -> Option<Stat> {
-    parse_stat(&std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)
-}
-
-/// The program's name is in parentheses and may contain any character, so fields are counted from the last parenthesis.
-fn parse_stat(line: &str) -> Option<Stat> {
-    let fields: Vec<&str> = line.rsplit_once(')')?.1.split_whitespace().collect();
-    Some(Stat {
-        state: fields.first()?.chars().next()?,
-        session: fields.get(3)?.parse().ok()?,
-        start_ticks: fields.get(19)?.parse().ok()?,
-    })
-}
-
 /// Running session leaders whose environment we may read, each with it.
 pub(super) fn leaders(namespace: &str) -> impl Iterator<Item = (ProcessIdentity, Vec<u8>)> {
-    let entries = std::fs::read_dir("/proc").into_iter().flatten().flatten();
-    entries.filter_map(move |entry| {
-        let pid: i32 = entry.file_name().to_str()?.parse().ok()?;
-        let stat = stat(pid).filter(|stat| stat.session == pid && !stat.is_dead())?;
-        let environment = std::fs::read(entry.path().join("environ")).ok()?;
-        Some((ProcessIdentity { namespace: namespace.to_owned(), pid, start_ticks: stat.start_ticks }, environment))
+    ProcessStat::all().filter(|stat| stat.session == stat.pid && !stat.is_dead()).filter_map(move |stat| {
+        let environment = std::fs::read(format!("/proc/{}/environ", stat.pid)).ok()?;
+        let ProcessStat { pid, start_ticks, .. } = stat;
+        Some((ProcessIdentity { namespace: namespace.to_owned(), pid, start_ticks }, environment))
     })
 }
 
@@ -106,16 +74,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_name_with_parentheses_and_spaces_does_not_shift_the_fields() {
-        let line = "4242 (a) b (c) S 1 4242 4242 0 -1 4194304 95 0 0 0 0 0 0 0 20 0 1 0 987654 2654208 200 18446744073709551615";
-        assert_eq!(parse_stat(line), Some(Stat { state: 'S', session: 4242, start_ticks: 987_654 }));
-        assert_eq!(parse_stat("nonsense"), None);
-    }
-
-    #[test]
     fn we_are_alive_and_our_pid_with_another_start_is_not() {
         let pid = i32::try_from(std::process::id()).unwrap();
-        let me = ProcessIdentity { namespace: namespace(), pid, start_ticks: stat(pid).unwrap().start_ticks };
+        let me =
+            ProcessIdentity { namespace: namespace(), pid, start_ticks: ProcessStat::of(pid).unwrap().start_ticks };
         assert!(me.is_alive());
         assert_eq!(ProcessIdentity::parse(&me.text()), Some(me.clone()));
         let another = ProcessIdentity { start_ticks: me.start_ticks + 1, ..me };

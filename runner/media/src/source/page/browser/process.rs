@@ -8,6 +8,7 @@ use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process_group};
+use spillway_process::ProcessStat;
 use tokio::io::{AsyncBufReadExt, BufReader, Lines};
 use tokio::process::{Child, ChildStderr, Command};
 use tokio::time::{sleep, timeout};
@@ -126,18 +127,10 @@ impl BrowserProcess {
     }
 }
 
-/// Whether a process of this group may still write something. In a container nobody reaps the orphans: a zombie counts as gone.
+/// Whether a process of this group may still write something.
 fn has_living(group: Pid) -> bool {
-    let group = group.as_raw_nonzero().to_string();
-    let stats = std::fs::read_dir("/proc").into_iter().flatten().flatten();
-    let stats = stats.filter_map(|entry| std::fs::read_to_string(entry.path().join("stat")).ok());
-    // proc(5): pid (name) state ppid pgrp …
-    let is_living = |stat: String| {
-        let mut fields = stat.rsplit_once(") ").map_or("", |(_, rest)| rest).split(' ');
-        let (state, of_group) = (fields.next(), fields.nth(1));
-        !matches!(state, Some("Z" | "X")) && of_group == Some(&group)
-    };
-    stats.into_iter().any(is_living)
+    let group = group.as_raw_nonzero().get();
+    ProcessStat::all().any(|stat| stat.group == group && !stat.is_dead())
 }
 
 impl Drop for BrowserProcess {
