@@ -124,7 +124,7 @@ fn loading_is_tried_three_times() {
 #[test]
 fn a_crash_costs_a_gap_and_the_second_one_the_recording() {
     let mut life = recorded();
-    let held = [LifeEffect::Hold { from: ms(2450) }, LifeEffect::Restart];
+    let held = [LifeEffect::Hold { from: ms(2250) }, LifeEffect::Restart];
     assert_eq!(life.on(BrowserEvent::Crashed("killed 9".into()), ms(2500)), held);
     assert_eq!(life.on(BrowserEvent::Gone, ms(2510)), [], "the same one");
     assert_eq!(life.opened(ms(3000)).len(), 2);
@@ -144,7 +144,7 @@ fn a_crash_costs_a_gap_and_the_second_one_the_recording() {
 #[test]
 fn a_hang_is_missing_from_the_last_answer_on() {
     let mut life = recorded();
-    let held = [LifeEffect::Hold { from: ms(8950) }, LifeEffect::Restart];
+    let held = [LifeEffect::Hold { from: ms(8750) }, LifeEffect::Restart];
     assert_eq!(life.on(BrowserEvent::Hung(ms(4500)), ms(9000)), held);
     life.opened(ms(9200));
     assert!(load(&mut life, 10_000).contains(&LifeEffect::Gap(ms(5500))));
