@@ -135,10 +135,17 @@ async fn run_all(
         let path = servers.folder().join(container.name);
         std::fs::write(&path, bytes.with_context(|| format!("nothing stored: {info}"))?).context("write an object")?;
         let seconds = played(&path)?;
-        let first = nanos(&info["fileResults"][0]["startedAt"]) as f64 / 1e9 - container.started_at;
-        println!("{}: {seconds:.2} s play; docker run → first frame {first:.2} s", container.name);
+        let (began, ended) = (nanos(&info["fileResults"][0]["startedAt"]), nanos(&info["endedAt"]));
+        let first = began as f64 / 1e9 - container.started_at;
+        // The limit counts from the runner's start: a join on a busy machine takes seconds of it. A COMPLETE ends when all is stored.
+        let lasted = (ended - began) as f64 / 1e9;
+        println!("{}: {seconds:.2} of {lasted:.2} s play; docker run → first frame {first:.2} s", container.name);
         ensure!((0.0..30.0).contains(&first), "{}: {info}", container.name);
-        ensure!(seconds > SECONDS as f64 - 2.0, "{}: {seconds} s", container.name);
+        ensure!(
+            seconds > lasted - 1.0 && seconds > SECONDS as f64 / 2.0,
+            "{}: {seconds} of {lasted} s",
+            container.name
+        );
         let probe = probe(&path)?;
         let kinds = (stream(&probe, "video").is_some(), stream(&probe, "audio").is_some());
         let expected = match container.name {
