@@ -133,7 +133,7 @@ where
         let recording = || harness().and_then(|harness| runtime().block_on(record(harness)));
         let recorded = on_machine(&case, Share::Whole, recording);
         let looking = || recorded.and_then(|recorded| runtime().block_on(look(recorded)));
-        on_machine(&case, Share::Place, looking).map_err(|error| failed(&error))
+        on_machine(&case, Share::Place, looking).map_err(|error| failed(&case, &error))
     })
 }
 
@@ -206,8 +206,17 @@ pub fn set_places(places: usize) {
     MACHINE.locked().places = places.max(1);
 }
 
-fn failed(error: &anyhow::Error) -> Failed {
-    Failed::from(format!("{error:#}"))
+static FAILURES: Mutex<Vec<String>> = Mutex::new(Vec::new());
+
+fn failed(name: &str, error: &anyhow::Error) -> Failed {
+    let text = format!("{error:#}");
+    FAILURES.lock().unwrap_or_else(PoisonError::into_inner).push(format!("FAILED {name}: {text}"));
+    Failed::from(text)
+}
+
+/// The failed cases with their errors, for the end of the output: of a long one often nothing else is kept.
+pub fn failures() -> Vec<String> {
+    FAILURES.lock().unwrap_or_else(PoisonError::into_inner).clone()
 }
 
 /// Runs something with its share of the machine, and notes how long it waited and ran.
@@ -222,7 +231,7 @@ fn on_machine<T>(name: &str, share: Share, body: impl FnOnce() -> T) -> T {
 
 fn trial(name: &str, share: Share, body: impl FnOnce() -> Result<()> + Send + 'static) -> Trial {
     let case = name.to_owned();
-    Trial::test(name.to_owned(), move || on_machine(&case, share, body).map_err(|error| failed(&error)))
+    Trial::test(name.to_owned(), move || on_machine(&case, share, body).map_err(|error| failed(&case, &error)))
 }
 
 /// A case that starts its own servers, or needs none.

@@ -102,6 +102,7 @@ fn main() -> ExitCode {
         harness::skipped(arguments.filter.as_deref()).iter().for_each(|line| println!("{line}"));
     }
     harness::times().iter().for_each(|line| println!("{line}"));
+    harness::failures().iter().for_each(|line| println!("{line}"));
     let orphans = harness::close();
     for (pid, command) in &orphans {
         eprintln!("left behind by the shared dispatcher: {pid} {command}");
