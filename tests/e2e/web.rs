@@ -400,6 +400,9 @@ async fn secrets() -> Result<()> {
     search.bytes("EgressInfo", info.to_string().as_bytes());
     let Some(shown) = info["web"]["url"].as_str() else { bail!("no URL: {info}") };
     ensure!(shown.ends_with("/page.html?secret={...}"), "shown as {shown}");
+    // Killed with the servers it would leave its folder to the cases after this one.
+    tidy(&servers, None).await?;
+    nothing_is_left().await?;
     drop(dispatcher);
     let looked = search.logs(servers.folder(), "the page knows")?;
     ensure!(search.found().is_empty(), "the query stands in {:?}", search.found());
