@@ -17,9 +17,8 @@ const MAX_LOADS: u32 = 3;
 /// A page that crashed while it was recorded, and says itself when it is ready, is shown at the latest so long after it was
 /// loaded again.
 const READY_TIMEOUT: Duration = Duration::from_secs(10);
-/// What was painted so shortly before a crash was seen may be Chromium's own picture of it: it was there 50 ms before on a quiet
-/// machine, and longer in one of 60 runs on a busy one. Less than [`super::pictures::PICTURE_DELAY`], until which nothing is made
-/// of a picture.
+/// What was painted so shortly before a crash was seen may be Chromium's own picture of it: with 50 ms one was recorded once,
+/// on a busy machine. Less than [`super::pictures::PICTURE_DELAY`], until which nothing is made of a picture.
 const UNSURE: Duration = Duration::from_millis(250);
 
 /// What is to be done.

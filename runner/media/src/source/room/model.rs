@@ -155,10 +155,9 @@ impl RoomModel {
         others: &[ParticipantInfo],
         now: SourceTime,
     ) -> Vec<RoomChange> {
-        self.own_sid = own.sid.clone();
         self.appear_by = now + self.appear;
         self.empty_room.joined(now);
-        let mut changes = self.update(others, now);
+        let mut changes = self.joined_again(own, others, now);
         self.waiting_message(&mut changes);
         changes
     }

@@ -26,7 +26,7 @@ impl RoomDriver {
         let own = response.participant.clone().unwrap_or_default();
         let others = response.other_participants.clone();
         info!(room = room.name, room_id = room.sid, participants = others.len(), "joined");
-        if self.is_over(&room) {
+        if self.end_if_another(&room) {
             return;
         }
         self.room_id = room.sid.clone();
@@ -36,13 +36,13 @@ impl RoomDriver {
     }
 
     /// True: another room has the name now, so the one that is recorded is over.
-    pub(super) fn is_over(&mut self, joined: &Room) -> bool {
-        let is_over = !self.room_id.is_empty() && !joined.sid.is_empty() && self.room_id != joined.sid;
-        if is_over {
+    pub(super) fn end_if_another(&mut self, joined: &Room) -> bool {
+        let is_another = !self.room_id.is_empty() && !joined.sid.is_empty() && self.room_id != joined.sid;
+        if is_another {
             let message = format!("room {} is over; another of the same name has begun", self.room_id);
             self.end(MediaEndReason::SourceClosed { message }, Duration::ZERO);
         }
-        is_over
+        is_another
     }
 
     pub(super) async fn command(&mut self, command: Option<RoomCommand>) {

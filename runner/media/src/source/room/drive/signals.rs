@@ -196,7 +196,7 @@ impl RoomDriver {
                 self.demands.forget_told();
                 self.delivery.restart();
                 if looks_again {
-                    if !self.is_over(&room) {
+                    if !self.end_if_another(&room) {
                         let changes = self.model.joined_again(&own, &others, now);
                         self.obey(changes).await;
                     }
